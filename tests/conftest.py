@@ -1,0 +1,73 @@
+"""Fixtures: a server with the fake codex, its notes and its gates."""
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+
+from client import BOUND, HERE, Client
+
+FAKE = os.path.join(HERE, "fake_codex.py")
+
+
+class Bench:
+    """A directory with a Codex home, a working directory and the notes of the fake codex; starts servers on it."""
+
+    def __init__(self, root: str) -> None:
+        self.home, self.work, self.notes = (os.path.join(root, name) for name in ("home", "work", "notes"))
+        for folder in (self.home, self.work, self.notes):
+            os.makedirs(folder)
+        self.env = {"CODEX_BIN": FAKE, "CODEX_HOME": self.home, "FAKE_CODEX_DIR": self.notes,
+                    "CODEX_MCP_CWD": self.work, "FAKE_CODEX_VERSION": "0.169.0"}
+        for name in ("CODEX_MCP_SANDBOX", "CODEX_MCP_TIMEOUT_MS", "CODEX_MCP_MAX_PARALLEL",
+                     "CODEX_PERSISTENT_MCP_ORIGIN", "CODEX_PERSISTENT_MCP_ACTIVE", "FAKE_CODEX_DO"):
+            self.env[name] = ""
+        self.clients: List[Client] = []
+
+    def start(self, handshake: bool = True, env: Dict[str, str] = {}, **options: Any) -> Client:
+        """Starts a server, by default with the handshake of 2025-11-25 done."""
+        client = Client(dict(self.env, **env), **options)
+        self.clients.append(client)
+        if handshake:
+            client.initialize()
+        return client
+
+    def calls(self) -> List[Dict[str, Any]]:
+        """What the fake codex noted, one entry for each of its starts."""
+        path = os.path.join(self.notes, "calls.jsonl")
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def wait(self, found: Callable[[], Any], what: str, bound: float = BOUND) -> Any:
+        """Waits until `found()` is true, and returns that."""
+        end = time.monotonic() + bound
+        while True:
+            value = found()
+            if value:
+                return value
+            assert time.monotonic() < end, "no %s within %g s" % (what, bound)
+            time.sleep(0.005)
+
+    def reached(self, gate: str) -> None:
+        """Waits until a fake codex stands at `gate`."""
+        self.wait(lambda: os.path.exists(os.path.join(self.notes, gate + ".reached")), "codex at gate " + gate)
+
+    def open(self, gate: str) -> None:
+        """Opens `gate`."""
+        with open(os.path.join(self.notes, gate + ".open"), "w"):
+            pass
+
+
+@pytest.fixture
+def bench(tmp_path: Any) -> Iterator[Bench]:
+    bench = Bench(str(tmp_path))
+    yield bench
+    for client in bench.clients:
+        if client.process.poll() is None:
+            client.process.kill()
+        client.process.wait()

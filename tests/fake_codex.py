@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""A stand-in for the Codex CLI: `codex exec --json` with a session store, and every way to misbehave.
+
+It behaves like the version in FAKE_CODEX_VERSION (0.169.0, or 0.77.0). What it does in a turn is told by lines
+of the prompt, or before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:<step> [argument]`, in order.
+Without steps it runs a plain good turn. Each start is noted in $FAKE_CODEX_DIR/calls.jsonl (arguments, directory,
+prompt, pid, session). Sessions are kept as in Codex's store, so a resume knows the messages before it.
+"""
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from typing import Any, Dict, List, NoReturn, Optional
+
+HOME = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
+NOTES = os.environ.get("FAKE_CODEX_DIR") or HOME
+OLD = os.environ.get("FAKE_CODEX_VERSION", "0.169.0").startswith("0.77")
+OUT = sys.stdout.buffer
+
+
+def write(data: bytes) -> None:
+    OUT.write(data)
+    OUT.flush()
+
+
+def emit(kind: str, **more: Any) -> None:
+    write(json.dumps(dict({"type": kind}, **more), separators=(",", ":"), ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+def item(state: str, kind: str, number: int = 0, **more: Any) -> None:
+    emit("item." + state, item=dict({"id": "item_%d" % number, "type": kind}, **more))
+
+
+def say(text: str) -> None:
+    item("completed", "agent_message", text=text)
+
+
+def error(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def fail(text: str, backtrace: bool = True) -> NoReturn:
+    error(text + "\n" + ("\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n" if backtrace else ""))
+    sys.exit(1)
+
+
+def note(**what: Any) -> None:
+    line = json.dumps(what).encode() + b"\n"
+    fd = os.open(os.path.join(NOTES, "calls.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(fd, line)
+    os.close(fd)
+
+
+def gate(name: str) -> None:
+    """Marks that the gate is reached, and waits until the test opens it (bounded, so that nothing stays)."""
+    open(os.path.join(NOTES, name + ".reached"), "w").close()
+    end = time.monotonic() + 120
+    while not os.path.exists(os.path.join(NOTES, name + ".open")) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+class Session:
+    """A session's file: its first line has the directory, each further one a message."""
+
+    def __init__(self, id: Optional[str], cwd: str) -> None:
+        found = glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % id)) if id else []
+        self.known = bool(found)
+        self.id = id if found and id else str(uuid.uuid4())
+        self.path = found[0] if found else os.path.join(
+            HOME, "sessions", time.strftime("%Y"), time.strftime("%m"), time.strftime("%d"),
+            "rollout-%s-%s.jsonl" % (time.strftime("%Y-%m-%dT%H-%M-%S"), self.id))
+        self.cwd = cwd
+
+    def begin(self) -> None:
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        self.file = open(self.path, "a+", encoding="utf-8", errors="replace")
+        if not OLD:
+            import fcntl
+
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                text = "thread %s already has an active writer" % self.id
+                error("2026-11-24T05:34:47.261850Z ERROR codex_core::session: Failed to create session: "
+                      "thread-store conflict: %s\n" % text)
+                fail("Error: thread/resume: thread/resume failed: %s (code -32600)" % text)
+        if not self.known:
+            self.add({"type": "session_meta", "payload": {"id": self.id, "cwd": self.cwd}})
+
+    def add(self, line: Dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def messages(self) -> List[str]:
+        self.file.seek(0)
+        return [entry["text"] for entry in map(json.loads, self.file) if entry.get("type") == "message"]
+
+
+def usage(tokens: int = 10) -> Dict[str, int]:
+    return {"input_tokens": tokens, "cached_input_tokens": 0, "output_tokens": 5}
+
+
+def hang() -> NoReturn:
+    while True:
+        time.sleep(1)
+
+
+def grandchild(detached: bool) -> None:
+    """A child that keeps standard output and error open for two minutes, in the group or out of it."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached)
+    with open(os.path.join(NOTES, "grandchildren"), "a") as file:
+        file.write("%d\n" % child.pid)
+
+
+def step(name: str, text: str, session: Session) -> None:
+    """One step of a scenario."""
+    number = int(text) if re.fullmatch("[0-9]+", text) else 0
+    if name == "session":  # announces a session: this one, or the one named
+        emit("thread.started", thread_id=text or session.id)
+    elif name == "started":
+        emit("turn.started")
+    elif name == "say":
+        say(text)
+    elif name == "completed":
+        emit("turn.completed", usage=usage())
+    elif name == "failed":
+        emit("turn.failed", error={"message": text})
+    elif name == "error":
+        emit("error", message=text)
+    elif name == "warning":
+        item("completed", "error", message=text)
+    elif name == "raw":
+        write(text.encode("utf-8") + b"\n")
+    elif name == "hex":
+        write(bytes.fromhex(text))
+    elif name == "partial":
+        write(text.encode("utf-8"))
+    elif name == "stderr":
+        error(text.replace("\\n", "\n") + "\n")
+    elif name == "exit":
+        OUT.flush()
+        os._exit(number)
+    elif name == "gate":
+        gate(text)
+    elif name == "hang":
+        hang()
+    elif name == "sleep":
+        time.sleep(float(text))
+    elif name == "stubborn":
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+    elif name == "polite":  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
+        def leave(*_: Any) -> NoReturn:
+            session.add({"type": "turn_aborted"})
+            os._exit(0)
+        signal.signal(signal.SIGINT, leave)
+    elif name == "close-stdout":
+        OUT.flush()
+        os.close(1)
+    elif name == "grandchild":
+        grandchild(text == "detached")
+    elif name == "command":
+        item("started", "command_execution", 1, command="/bin/bash -lc '%s'" % text, aggregated_output="",
+             exit_code=None, status="in_progress")
+        item("completed", "command_execution", 1, command="/bin/bash -lc '%s'" % text, aggregated_output="out\n",
+             exit_code=0, status="completed")
+    elif name == "long-line":  # an event of that many megabytes
+        item("completed", "command_execution", 1, command="cat", aggregated_output="x" * (number << 20), exit_code=0,
+             status="completed")
+    elif name == "long-reply":
+        say("r" * (number << 20))
+    elif name == "events":  # that many small events
+        line = b'{"type":"item.updated","item":{"id":"item_2","type":"todo_list","items":[]}}\n' * 1000
+        for _ in range(number // 1000):
+            OUT.write(line)
+        OUT.flush()
+    elif name == "outputs":  # that many events of 2,000 bytes, most of it the output of a command
+        event = json.dumps({"type": "item.completed", "item": {
+            "id": "item_1", "type": "command_execution", "command": "/bin/bash -lc 'cat big'",
+            "aggregated_output": "a line of output\n" * 108, "exit_code": 0, "status": "completed"}},
+            separators=(",", ":")).encode() + b"\n"
+        for _ in range(number // 100):
+            OUT.write(event * 100)
+        OUT.flush()
+    elif name == "stderr-flood":  # that many megabytes
+        for _ in range(number):
+            error("noise " * ((1 << 20) // 6))
+    else:
+        error("fake_codex: unknown step %s\n" % name)
+        os._exit(99)
+
+
+def steps_in(text: str) -> List[Any]:
+    return re.findall(r"^FAKE:([a-z-]+) ?(.*)$", text, re.MULTILINE)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        print("codex-cli " + os.environ.get("FAKE_CODEX_VERSION", "0.169.0"))
+        return
+    if arguments == ["login", "status"]:
+        error("Logged in using an API key\n")
+        return
+    early = steps_in(os.environ.get("FAKE_CODEX_DO", ""))
+    rest = list(arguments)
+    cwd = rest[rest.index("-C") + 1] if "-C" in rest else os.getcwd()
+    asked = rest[rest.index("resume") + 1] if "resume" in rest else None
+    session = Session(asked, cwd)
+    if early:
+        note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=None, session=session.id)
+        session.begin()
+        for name, text in early:
+            step(name, text, session)
+        return
+    prompt_bytes = sys.stdin.buffer.read()
+    try:
+        prompt = prompt_bytes.decode("utf-8")
+    except UnicodeDecodeError:
+        fail("Failed to read prompt from stdin: input is not valid UTF-8", backtrace=False)
+    note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=prompt, session=session.id,
+         marker=os.environ.get("CODEX_PERSISTENT_MCP_ACTIVE"))
+    if not os.path.isdir(cwd):
+        fail("Error: No such file or directory (os error 2)")
+    effort = [value.split("=", 1)[1].strip('"') for value in rest if value.startswith("model_reasoning_effort=")]
+    if OLD and effort and effort[0] not in ("none", "minimal", "low", "medium", "high", "xhigh"):
+        fail("Error loading config.toml: unknown variant `%s`, expected one of `none`, `minimal`, `low`, `medium`, "
+             "`high`, `xhigh`\nin `model_reasoning_effort`\n" % effort[0], backtrace=False)
+    if asked and not session.known and not OLD:
+        error("WARNING: proceeding, even though we could not create PATH aliases\n")
+        fail("Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)" % asked)
+    session.begin()
+    before = session.messages()
+    steps = steps_in(prompt)
+    if steps:
+        for name, text in steps:
+            step(name, text, session)
+        return
+    emit("thread.started", thread_id=session.id)
+    if not OLD:
+        item("completed", "error", message="Model metadata for `fake` not found. Defaulting to fallback metadata.")
+    emit("turn.started")
+    session.add({"type": "message", "text": prompt})
+    item("completed", "reasoning", 1, text="**Looking at the question**\n\nMore of it.")
+    say("You sent %d messages before this one. This one ends: %s" % (len(before), prompt[-200:]))
+    emit("turn.completed", usage=usage(10 * (1 if OLD else len(before) + 1)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""A stand-in for OpenAI's Responses API on 127.0.0.1, so that the real Codex CLI runs whole turns offline.
+
+What it answers is decided by commands in the last message of the user, one a line, anywhere in the message:
+
+    MODEL:SAY <text>      the reply (without it: a line that counts and quotes the conversation so far)
+    MODEL:RUN <command>   first a call of Codex's shell tool, then the reply
+    MODEL:WAIT <seconds>  the answer is held back that long
+    MODEL:FAIL <status>   an HTTP error of that status
+    MODEL:THINK <text>    first a reasoning item with that summary
+
+Every request body is kept in `requests`, so a test can see the model, the effort and the input that Codex sent.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Dict, List, Optional
+
+CONFIG = """\
+model = "mock-model"
+model_provider = "mock"
+approval_policy = "never"
+check_for_update_on_startup = false
+[model_providers.mock]
+name = "mock"
+base_url = "{url}"
+wire_api = "responses"
+request_max_retries = 0
+stream_max_retries = 0
+[analytics]
+enabled = false
+[projects."/"]
+trust_level = "trusted"
+"""
+
+
+def text_of(item: Dict[str, Any]) -> str:
+    """The text of an input item of the Responses API."""
+    content = item.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or [] if isinstance(part, dict))
+
+
+def user_messages(body: Dict[str, Any]) -> List[str]:
+    """The messages that a user sent, without the context that Codex adds in the user's name."""
+    texts = [text_of(i) for i in body.get("input", []) if i.get("type") == "message" and i.get("role") == "user"]
+    return [t for t in texts if not t.lstrip().startswith(("<environment_context>", "<user_instructions>",
+                                                             "# AGENTS.md", "<permissions", "<turn_aborted>"))]
+
+
+def plan(body: Dict[str, Any]) -> Dict[str, Any]:
+    """What to answer to a request: `fail`, `wait`, and the `items` of the response."""
+    users = user_messages(body)
+    last = users[-1] if users else ""
+    found = {key: value.strip() for key, value in re.findall(r"MODEL:(\w+) ?(.*)", last)}
+    said = [text_of(i) for i in body.get("input", [])
+            if i.get("type") == "message" and i.get("role") == "assistant"]
+    after_user = body.get("input", [])
+    for index in range(len(after_user) - 1, -1, -1):
+        if after_user[index].get("role") == "user" and last and text_of(after_user[index]) == last:
+            after_user = after_user[index:]
+            break
+    ran = any(i.get("type") in ("function_call_output", "local_shell_call_output") for i in after_user)
+    items: List[Dict[str, Any]] = []
+    if "THINK" in found and not ran:
+        items.append({"type": "reasoning", "id": "rs_1",
+                      "summary": [{"type": "summary_text", "text": found["THINK"]}]})
+    if "RUN" in found and not ran:
+        names = [t.get("name") for t in body.get("tools", [])]
+        name = "exec_command" if "exec_command" in names else "shell_command"
+        key = "cmd" if name == "exec_command" else "command"
+        arguments = json.dumps({key: found["RUN"], "yield_time_ms": 600000} if key == "cmd" else {key: found["RUN"]})
+        items.append({"type": "function_call", "id": "fc_1", "call_id": "call_%d" % len(after_user),
+                      "name": name, "arguments": arguments})
+    else:
+        own_words = last.rstrip().splitlines()[-1] if last else ""
+        reply = found.get("SAY") or "This is message %d of the conversation; before it I said %s. You wrote: %s" % (
+            len(users), json.dumps([s[:60] for s in said[-3:]]), own_words[:200])
+        items.append({"type": "message", "role": "assistant", "id": "msg_1",
+                      "content": [{"type": "output_text", "text": reply, "annotations": []}]})
+    return {"fail": int(found.get("FAIL", 0)), "wait": float(found.get("WAIT", 0)), "items": items}
+
+
+class LoopbackModel:
+    """The server. Use it as a context manager; `url` is what `base_url` of a Codex provider takes."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.requests: List[Dict[str, Any]] = []
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def _send(self, status: int, kind: str, data: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def do_GET(self) -> None:
+                self._send(200, "application/json", b'{"models": [], "data": [], "object": "list"}')
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                if not self.path.endswith("/responses"):
+                    return self._send(404, "application/json", b'{"error": {"message": "no such path"}}')
+                body = json.loads(raw)
+                model.requests.append(body)
+                answer = plan(body)
+                model.stopped.wait(answer["wait"])
+                try:
+                    if answer["fail"]:
+                        error = {"error": {"message": "the model is on strike", "type": "server_error"}}
+                        return self._send(answer["fail"], "application/json", json.dumps(error).encode())
+                    self._send(200, "text/event-stream", events(answer["items"]))
+                except OSError:
+                    pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass
+
+        self.stopped = threading.Event()
+        self.server = Server(("127.0.0.1", port), Handler)
+        self.url = "http://127.0.0.1:%d/v1" % self.server.server_address[1]
+
+    def __enter__(self) -> LoopbackModel:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def events(items: List[Dict[str, Any]]) -> bytes:
+    """A whole response as server-sent events."""
+    usage = {"input_tokens": 10, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
+             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 15}
+    stream: List[Dict[str, Any]] = [{"type": "response.created", "response": {"id": "resp_1"}}]
+    stream += [{"type": "response.output_item.done", "item": item} for item in items]
+    stream.append({"type": "response.completed", "response": {"id": "resp_1", "usage": usage}})
+    return "".join("event: %s\ndata: %s\n\n" % (e["type"], json.dumps(e)) for e in stream).encode()
+
+
+def write_codex_home(home: str, url: str, more: str = "") -> None:
+    """Makes `home` a CODEX_HOME whose only model is the loopback one."""
+    os.makedirs(home, exist_ok=True)
+    with open(os.path.join(home, "config.toml"), "w", encoding="utf-8") as file:
+        file.write(CONFIG.format(url=url) + more)
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Serves until interrupted: `loopback_model.py [CODEX_HOME]` writes the configuration for it there."""
+    arguments = sys.argv[1:] if argv is None else argv
+    with LoopbackModel() as model:
+        if arguments:
+            write_codex_home(arguments[0], model.url)
+        print(model.url, flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()
