@@ -5,56 +5,59 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of its own store; a person
-can go on with the same conversation in a terminal with `codex resume <session_id>`, and the agent after
-that. (Codex's events call a session a thread; this file says session. A thread of this process is a
-worker.)
+An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of its own store; a person can go on
+with the same conversation in a terminal with `codex resume <session_id>`, and the agent after that. (Codex's
+events call a session a thread; this file says session. A thread of this process is a worker.)
 
-The way of one call, top to bottom through the rooms of this file:
+The way of one call through the rooms of this file, which use only rooms above them:
 
-    bytes in        transport       the only reader of standard input
-    message         messages        JSON-RPC: a line to a checked message
-    dispatch        server          both protocol eras, requests in flight, cancellation
-    tool            tools           arguments checked against the tool's own schema
-    prompt          prompts         the attribution line, the text of each tool
-    place           sessions        one turn at a time on a session, on this machine
-    Codex run       codex process   `codex exec --json`, in a process group of its own
-    events, turn    turn            Codex's events folded into a reply or a failure
-    result          tools, server   structured and as text
-    bytes out       transport       the only writer of standard output
+    bytes in       transport      the only reader of standard input
+    message        messages       JSON-RPC: a line to a checked message
+    dispatch       server         both protocol eras, requests in flight, cancellation
+    tool           tools          arguments checked against the tool's own schema
+    prompt         prompts        the attribution line, the text of each tool
+    place          sessions       one turn at a time on a session, on this machine
+    Codex run      codex process  `codex exec --json`, in a process group of its own; or, in a session that is
+                   live session   open in a `codex resume` window, a turn on the app-server that holds it
+    turn           turn           Codex's events folded into a reply or a failure
+    result         tools, server  structured and as text
+    bytes out      transport      the only writer of standard output
 
-What it starts: for each call one `codex exec` (through /bin/sh, which leaves a watcher in the same process
-group, so that Codex ends even if this process is killed) and, on Windows, `taskkill`.
+What it starts: for each call one `codex exec`, through /bin/sh, which leaves a watcher in the same process group,
+so that Codex ends even if this process is killed; for --check `codex --version` and `codex login status`.
 What it reads: its environment, and of Codex's session files the first line, for the session's directory.
-What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty
-lock file in the Codex home, `codex-persistent-mcp.lock`.
+What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty lock
+file in the Codex home, `codex-persistent-mcp.lock`. What it connects to: Codex's own control socket, there too.
 It keeps no state of its own: the conversations live in Codex's session store.
 """
 from __future__ import annotations
 
+import sys
+
+if sys.path[:1] == [""]:
+    del sys.path[0]  # `pipx run URL` runs this text with `python -c`, which would import from the user's directory
+
 import json
 import os
 import re
-import sys
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # constants, settings
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 NAME = "codex-persistent-mcp"
 #: Version of this file, as told to clients and by `--version`.
 VERSION = "1.0.0"
 
-#: Revisions of MCP that begin with an `initialize` handshake, newest first.
+#: Revisions of MCP that begin with an `initialize` handshake, newest first; and the one that has batches.
 LEGACY_REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+BATCH_REVISION = "2025-03-26"
 #: Revisions of MCP in which every request carries its own `_meta`.
 MODERN_REVISIONS = ("2026-07-28",)
-#: The only revision with JSON-RPC batches.
-BATCH_REVISION = "2025-03-26"
 
 #: Error codes of JSON-RPC 2.0, and the one of MCP 2026-07-28 that this server can need.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
@@ -62,6 +65,7 @@ INTERNAL_ERROR, UNSUPPORTED_REVISION = -32603, -32022
 
 #: Sandboxes of Codex, from the least to the most rights.
 SANDBOXES = ("read-only", "workspace-write", "danger-full-access")
+MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, DEFAULT_TIMEOUT_MS = 1_000, 7_200_000, 600_000
 
 #: Bytes of one line from the client; a longer one is skipped and refused.
 MAX_MESSAGE = 128 << 20
@@ -73,23 +77,19 @@ MAX_STDERR = 32 << 10
 MAX_CALLS = 256
 #: Bytes of answers that wait for a client that does not read; past that, no further message is read.
 MAX_UNSENT = 64 << 20
-
-MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, DEFAULT_TIMEOUT_MS = 1_000, 7_200_000, 600_000
+MAX_WARNINGS = 20
 
 #: Seconds. How often a running call looks at its deadline, its cancellation and its process.
 TICK = 0.1
 #: Seconds that Codex gets to leave by itself after its turn has ended.
 LEAVE = 3.0
-#: Seconds between SIGINT, SIGTERM and SIGKILL for one call; and when the whole server leaves.
-PATIENCE, HASTE = (1.0, 1.0), (0.15, 0.1)
+#: Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL.
+PATIENCE = 1.0
 #: Seconds that output may still come after Codex itself has gone (a child of its can hold the pipe).
 DRAIN = 0.5
 #: Seconds from one progress message to the next, at least; and the longest silence.
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0
 
-WINDOWS = os.name == "nt"
-#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands.
-MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 #: A session id as Codex makes it and `codex resume` takes it.
 UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 
@@ -122,17 +122,15 @@ def read_settings(env: Dict[str, str]) -> Settings:
     if sandbox and sandbox not in SANDBOXES:
         problems.append("CODEX_MCP_SANDBOX is %r; it takes one of %s" % (sandbox, ", ".join(SANDBOXES)))
         sandbox = "read-only"
-    cwd = env.get("CODEX_MCP_CWD") or ""
-    if cwd:
-        cwd = os.path.expanduser(cwd)
-        if not os.path.isabs(cwd) or not os.path.isdir(cwd):
-            problems.append("CODEX_MCP_CWD is %r; it takes the absolute path of an existing directory" % cwd)
-    else:
+    cwd = os.path.expanduser(env.get("CODEX_MCP_CWD") or "")
+    if not cwd:
         try:
             cwd = os.getcwd()
         except OSError as error:
             problems.append("the directory in which the server was started is gone (%s); set CODEX_MCP_CWD to "
                             "the absolute path of an existing directory" % error.strerror)
+    elif not os.path.isabs(cwd) or not os.path.isdir(cwd):
+        problems.append("CODEX_MCP_CWD is %r; it takes the absolute path of an existing directory" % cwd)
     return Settings(
         codex=os.path.expanduser(env.get("CODEX_BIN") or "codex"), cwd=cwd,
         origin=env.get("CODEX_PERSISTENT_MCP_ORIGIN") or NAME,
@@ -142,9 +140,9 @@ def read_settings(env: Dict[str, str]) -> Settings:
         problems=tuple(problems))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # errors, and what a call watches while it waits
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 class ProtocolError(Exception):
@@ -156,7 +154,7 @@ class ProtocolError(Exception):
 
 
 class Refusal(Exception):
-    """A call that is refused before anything is spawned. Its text tells the caller what to do."""
+    """A call for which nothing is sent to Codex. Its text tells the caller what to do."""
 
 
 class RunFailure(Exception):
@@ -164,7 +162,7 @@ class RunFailure(Exception):
 
 
 class SessionBusy(RunFailure):
-    """Codex refused to resume: the session has an active writer, in this or another program."""
+    """The session has an active writer, in this or another program; nothing was sent to it."""
 
 
 class Stopped(Exception):
@@ -176,56 +174,29 @@ class Stopped(Exception):
 
 
 def one_line(text: str, limit: int) -> str:
-    """`text` on one line, without control characters, cut to `limit` characters."""
-    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text[:limit * 4]).strip()
+    """`text` on one line, without control characters and lone surrogates, cut to `limit` characters."""
+    text = text[:limit * 4].encode("utf-8", "replace").decode("utf-8")
+    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+", " ", text).strip()
     return text if len(text) <= limit else text[:limit - 1].rstrip() + "\u2026"
 
 
-def seconds(duration: float) -> str:
-    """A duration as a person reads it."""
-    return "%d s" % duration if duration < 100 else "%d min %02d s" % divmod(int(duration), 60)
-
-
-class Progress:
-    """Thins out what a call has to tell to what a person can follow. Only the call's worker uses it."""
-
-    def __init__(self, send: Optional[Callable[[str], None]]) -> None:
-        self._send = send
-        self._start = time.monotonic()
-        self._last = 0.0
-        self.latest = "Waiting"
-        self.pending = False
-
-    def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text` now, or soon, unless something newer comes first; with `at_once` surely now."""
-        self.latest, self.pending = text, True
-        self.tick(at_once)
-
-    def tick(self, at_once: bool = False) -> None:
-        """Tells what is due: the newest text, or after a silence a sign of life."""
-        if self._send is None:
-            return
-        now = time.monotonic()
-        silence = now - (self._last or self._start)
-        if self.pending and (at_once or not self._last or silence >= PROGRESS_GAP):
-            text = self.latest
-        elif silence >= PROGRESS_SILENCE:
-            text = "%s (%s so far)" % (self.latest, seconds(now - self._start))
-        else:
-            return
-        self._last, self.pending = now, False
-        self._send(one_line(text, 160))
+def quoted(value: Any) -> str:
+    """A value of the client's, for an error message."""
+    return one_line(json.dumps(value, ensure_ascii=False), 100)
 
 
 class Control:
     """What one call watches: its deadline, its cancellation, its progress.
 
-    `stop` and `wake` may be called by any worker, all else only by the call's own.
+    `stop` and `wake` may be called by any worker, all else only by the call's own. Progress is thinned out to
+    what a person can follow.
     """
 
-    def __init__(self, timeout_s: float, progress: Progress) -> None:
-        self.deadline = time.monotonic() + timeout_s
-        self.progress = progress
+    def __init__(self, timeout_s: float, send: Optional[Callable[[str], None]] = None) -> None:
+        self.latest = "waiting"
+        self._begin = self._told_at = time.monotonic()
+        self.deadline = self._begin + timeout_s
+        self._send, self._pending, self._told = send, False, False
         self._stop: Optional[str] = None
         self._wake = threading.Event()
 
@@ -239,40 +210,56 @@ class Control:
         self._wake.set()
 
     def check(self) -> None:
-        """Raises `Stopped` if the call must end; tells progress that is due."""
+        """Raises `Stopped` if the call must end; tells the progress that is due."""
         if self._stop is None and time.monotonic() >= self.deadline:
             self._stop = "timeout"
         if self._stop is not None:
             raise Stopped(self._stop)
-        self.progress.tick()
+        self._tell(False)
 
     def pause(self, duration: float) -> None:
         """Waits `duration` seconds, or until woken. Raises `Stopped`."""
-        end = time.monotonic() + duration
-        while True:
+        end = min(time.monotonic() + duration, self.deadline)
+        woken, left = False, duration
+        while not woken and left > 0:
             self.check()
-            left = min(end, self.deadline) - time.monotonic()
-            if self._wake.wait(max(0.0, min(left, PROGRESS_GAP if self.progress.pending else PROGRESS_SILENCE))):
-                self._wake.clear()
-                return self.check()
-            if left <= 0:
-                return self.check()
+            left = end - time.monotonic()
+            woken = self._wake.wait(max(0.0, min(left, PROGRESS_GAP)))
+        self._wake.clear()
+        self.check()
+
+    def say(self, text: str, at_once: bool = False) -> None:
+        """Tells `text` now, or soon, unless something newer comes first; with `at_once` surely now."""
+        if text != self.latest:
+            self.latest, self._pending = text, True
+        self._tell(at_once)
+
+    def _tell(self, at_once: bool) -> None:
+        if self._send is None:
+            return
+        now = time.monotonic()
+        silence, text = now - self._told_at, self.latest
+        if not (self._pending and (at_once or not self._told or silence >= PROGRESS_GAP)):
+            if silence < PROGRESS_SILENCE:
+                return
+            text = "%s (%d s so far)" % (one_line(text, 140), now - self._begin)
+        self._told_at, self._told, self._pending = now, True, False
+        self._send(one_line(text, 160))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # messages: JSON-RPC 2.0, bytes to checked messages and back
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 RequestId = Union[str, int]
 
 
 class Message(NamedTuple):
-    """A request, or a notification if `is_request` is false. `params` is an object, {} if left out."""
+    """A request, or a notification if `id` is None. `params` is an object, {} if left out."""
 
     method: str
     params: Dict[str, Any]
     id: Optional[RequestId]
-    is_request: bool
 
 
 def is_id(value: Any) -> bool:
@@ -280,17 +267,59 @@ def is_id(value: Any) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
-def decode_line(line: bytes) -> Any:
-    """The JSON value of one line. Raises ProtocolError."""
+def value_in(value: Any, *path: str) -> Any:
+    """The value at `path` in nested objects, or None."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
-    def no_constant(name: str) -> None:
-        raise ValueError("%s is not JSON" % name)
 
+def text_in(value: Any, *path: str) -> str:
+    """The string at `path` in nested objects, or ""."""
+    found = value_in(value, *path)
+    return found if isinstance(found, str) else ""
+
+
+def object_in(value: Any, *path: str) -> Dict[str, Any]:
+    """The object at `path` in nested objects, or {}."""
+    found = value_in(value, *path)
+    return found if isinstance(found, dict) else {}
+
+
+def json_number(text: str) -> Union[int, float]:
+    """A number of JSON. One that no float holds becomes the nearest that can be written again.
+
+    A whole number of thousands of digits counts as such a one: Python could work on it for hours.
+    """
+    if len(text) < 400 and not re.search("[.eE]", text):
+        return int(text)
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+
+
+def json_constant(text: str) -> None:
+    """Refuses NaN and the like, which Python would take."""
+    raise ValueError("%s is not JSON" % text)
+
+
+DECODER = json.JSONDecoder(parse_int=json_number, parse_float=json_number, parse_constant=json_constant)
+
+
+def load_json(text: str) -> Any:
+    """The JSON value in `text`; lone surrogates, which UTF-8 cannot carry, become U+FFFD. Raises ValueError."""
     try:
-        return json.loads(line.decode("utf-8-sig" if line.startswith(b"\xef\xbb\xbf") else "utf-8"),
-                          parse_constant=no_constant)
+        value = DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            plain = json.dumps(value, ensure_ascii=False)
+            value = DECODER.decode(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return value
     except RecursionError:
-        raise ProtocolError(PARSE_ERROR, "Parse error: nested too deeply") from None
+        raise ValueError("nested too deeply") from None
+
+
+def decode_line(line: bytes) -> Any:
+    """The JSON value of one line of the client's. Raises ProtocolError."""
+    try:
+        return load_json(line.decode("utf-8-sig"))
     except ValueError as error:
         raise ProtocolError(PARSE_ERROR, "Parse error: " + one_line(str(error), 200)) from None
 
@@ -307,39 +336,162 @@ def read_message(value: Any) -> Optional[Message]:
         raise ProtocolError(INVALID_REQUEST, 'Invalid request: "method" must be a string')
     if "id" in value and not is_id(value["id"]):
         raise ProtocolError(INVALID_REQUEST, 'Invalid request: "id" must be a string or an integer')
-    params = value.get("params")
-    if params is None:
-        params = {}
+    params = value.get("params", {})
     if not isinstance(params, dict):
         raise ProtocolError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
-    return Message(value["method"], params, value.get("id"), "id" in value)
-
-
-def id_of(value: Any) -> Optional[RequestId]:
-    """The id to answer a malformed request under: its own if that can be read, else null."""
-    found = value.get("id") if isinstance(value, dict) else None
-    return found if is_id(found) else None
+    return Message(value["method"], params, value.get("id"))
 
 
 def error_response(request_id: Optional[RequestId], error: ProtocolError) -> Dict[str, Any]:
-    """A JSON-RPC error response."""
+    """A JSON-RPC error response; its id is null if that of the request can't be told."""
     body: Dict[str, Any] = {"code": error.code, "message": error.message}
     if error.data is not None:
         body["data"] = error.data
     return {"jsonrpc": "2.0", "id": request_id, "error": body}
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
+# platform: all that differs between POSIX and Windows
+# ------------------------------------------------------------------------------------------------------------
+
+WINDOWS = os.name == "nt"
+#: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe %d, whose other end
+#: only this server holds, is closed: by the server's death, however it dies. It ignores the signals by which
+#: Codex is asked to stop, holds none of Codex's pipes, and is swept away with the group after the run.
+WATCHED = '(trap "" HUP INT TERM; read -r _ <&%d; kill -KILL 0) >/dev/null 2>&1 & exec %d<&-; exec "$@"'
+
+
+def watch_pipe() -> Optional[int]:
+    """The end of a new pipe for watchers to read; None where there can be none. The other end stays open here."""
+    if WINDOWS or not os.path.exists("/bin/sh"):
+        return None
+    read_end = os.pipe()[0]
+    if read_end > 9:  # a shell can name no descriptor above 9, and this server uses none that it inherited
+        os.dup2(read_end, 9)
+    return min(read_end, 9)
+
+
+def spawn(command: List[str], cwd: str, env: Dict[str, str], watch: Optional[int]) -> Any:
+    """Starts a process as the leader of a group of its own, with pipes. Raises OSError, ValueError."""
+    import subprocess  # a quarter of the time that the server takes to start, and not needed for that
+
+    options: Dict[str, Any] = {"start_new_session": True}
+    if WINDOWS:
+        options = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+    elif watch is not None:
+        command = ["/bin/sh", "-c", WATCHED % (watch, watch), "sh"] + command
+        options["pass_fds"] = (watch,)
+    return subprocess.Popen(command, cwd=cwd, env=env, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+
+
+def signal_group(pid: int, name: str) -> None:
+    """Sends SIGINT, SIGTERM or SIGKILL to the group that `pid` leads; on Windows each of them ends the tree."""
+    import signal
+    import subprocess
+
+    try:
+        if WINDOWS:
+            subprocess.call(["taskkill", "/T", "/F", "/PID", str(pid)], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        else:
+            os.killpg(pid, getattr(signal, name))
+    except OSError:
+        pass  # nobody is left in the group
+
+
+def selectable(pipe: Any) -> Any:
+    """What a selector can wait for to read from `pipe`. On Windows a worker copies it into a socket."""
+    if not WINDOWS:
+        return pipe
+    import socket
+
+    near, far = socket.socketpair()
+
+    def copy() -> None:
+        try:
+            for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
+                far.sendall(chunk)
+        except OSError:
+            pass
+        far.close()
+
+    threading.Thread(target=copy, daemon=True).start()
+    return near
+
+
+def read_some(source: Any) -> bytes:
+    """Reads what there is from something selectable; b"" at its end."""
+    try:
+        return source.recv(1 << 16) if WINDOWS else os.read(source.fileno(), 1 << 16)
+    except OSError:
+        return b""
+
+
+def lock_byte(fd: int, byte: int, take: bool) -> bool:
+    """Locks or unlocks one byte of a file among processes; false if another one has it. Raises OSError."""
+    try:
+        if WINDOWS:
+            import msvcrt
+
+            os.lseek(fd, byte, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def started_by_codex(marker: str) -> bool:
+    """Whether a Codex that a server like this one runs, with `marker` in its environment, started this process.
+
+    Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
+    process that the other server started.
+    """
+    if os.environ.get(marker):
+        return True
+    if WINDOWS:
+        return False
+    import subprocess
+
+    leader = os.getsid(0)
+    try:
+        if os.path.isdir("/proc/self"):
+            with open("/proc/%d/environ" % leader, "rb") as file:
+                return b"\0" + marker.encode() + b"=" in b"\0" + file.read()
+        found = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
+        return b" " + marker.encode() + b"=" in found.stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def log(text: str) -> None:
+    """One line for people on standard error; dropped if nobody reads there, so that it never blocks a call."""
+    try:
+        if not WINDOWS:
+            import select
+
+            poller = select.poll()
+            poller.register(2, select.POLLOUT)
+            if not any(state & select.POLLOUT for _, state in poller.poll(0)):
+                return
+        os.write(2, ("%s: %s\n" % (NAME, one_line(text, 500))).encode("utf-8", "replace"))
+    except OSError:
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------------
 # transport: lines from standard input, lines to standard output
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
     """The lines of the client, until the end of input; None stands for one of over MAX_MESSAGE bytes."""
-    while True:
-        line = stream.readline(MAX_MESSAGE + 1)
-        if not line:
-            return
+    for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
         if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = stream.readline(1 << 20)
@@ -351,23 +503,23 @@ def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
 class Writer:
     """The only writer of standard output. `send` may be called by any worker and never waits for the client.
 
-    The lock guards `_queue`, `_unsent` and `_broken`; only the writer's own worker writes.
+    The lock of `_changed` guards all fields; only the writer's own worker writes.
     """
 
     def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
         self._fd, self._on_broken = fd, on_broken
         self._changed = threading.Condition()
-        self._queue: Deque[bytes] = deque()
+        self._lines: Deque[bytes] = deque()
         self._unsent = 0
         self._broken = False
         threading.Thread(target=self._work, name="writer", daemon=True).start()
 
     def send(self, message: Any) -> None:
         """Queues one message, as one line of ASCII."""
-        line = json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+        line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
         with self._changed:
             if not self._broken:
-                self._queue.append(line)
+                self._lines.append(line)
                 self._unsent += len(line)
                 self._changed.notify_all()
 
@@ -383,9 +535,9 @@ class Writer:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._queue:
+                while not self._lines:
                     self._changed.wait()
-                line = memoryview(self._queue.popleft())
+                line = memoryview(self._lines.popleft())
             while line:
                 try:
                     # Not all at once, so that whoever waits for room can see that the client reads.
@@ -393,7 +545,7 @@ class Writer:
                 except OSError:
                     with self._changed:
                         self._broken = True
-                        self._queue.clear()
+                        self._lines.clear()
                         self._changed.notify_all()
                     return self._on_broken()
                 line = line[count:]
@@ -402,37 +554,28 @@ class Writer:
                     self._changed.notify_all()
 
 
-def log(text: str) -> None:
-    """One line for people on standard error; dropped if nobody reads there, so that it never blocks a call."""
-    data = ("%s: %s\n" % (NAME, one_line(text, 500))).encode("utf-8", "replace")
-    try:
-        if not WINDOWS:
-            import select  # only POSIX can ask whether a write would block
-
-            poller = select.poll()
-            poller.register(2, select.POLLOUT)
-            if not any(state & select.POLLOUT for _, state in poller.poll(0)):
-                return
-        os.write(2, data)
-    except OSError:
-        pass
-
-
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # turn: events of `codex exec --json` folded into a turn
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 #: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
-MAX_WARNINGS = 20
 
-
-def text_in(value: Any, *path: str) -> str:
-    """The string at `path` in nested objects, or ""."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else ""
+#: What a caller can do about a failure, by what is found in Codex's words, in lower case.
+ADVICE = (
+    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin a new "
+                         "session. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
+    ("maximum length", "Send a shorter text; Codex can read files in its working directory itself."),
+    ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or ask the user to correct "
+                        "Codex's config.toml."),
+    ("config.toml", "Ask the user to correct Codex's config.toml."),
+    ("not logged in", "Ask the user to run `codex login`."),
+    ("401", "Ask the user to run `codex login`, or to check the API key of the model's provider."),
+    ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
+    ("status 5", "The model's server is in trouble: call again later."),
+    ("model", "If model was given, check that this Codex and this account can use it, or leave it out."),
+)
 
 
 def codex_words(text: str) -> str:
@@ -440,44 +583,37 @@ def codex_words(text: str) -> str:
     for _ in range(4):
         start, end = text.find("{"), text.rfind("}")
         try:
-            value = json.loads(text[start:end + 1]) if 0 <= start < end and len(text) < 1 << 20 else None
-        except (ValueError, RecursionError):
-            value = None
+            value = load_json(text[start:end + 1]) if 0 <= start < end < 1 << 20 else None
+        except ValueError:
+            break
         inner = text_in(value, "error", "message") or text_in(value, "message") or text_in(value, "detail")
         if not inner:
             break
         text = text[:start] + inner + text[end + 1:]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    text = re.split(r"\n\s*(?:Stack backtrace|stack backtrace|Backtrace):", text)[0].strip()
+    text = re.split(r"\n\s*(?:[Ss]tack backtrace|Backtrace):", text)[0].strip()
     return text if len(text) <= 2000 else text[:2000] + "\u2026"
 
 
 def stderr_words(text: str) -> str:
     """What Codex's standard error says of a failure, without its noise."""
-    text = codex_words(text)
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in codex_words(text).splitlines() if line.strip()]
     logged = re.compile(r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?")
     noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACKTRACE")
     plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
-    errors = [index for index, line in enumerate(plain) if line.startswith(("Error", "error"))]
-    if errors:
-        plain = plain[errors[0]:]
-    elif not plain:
-        plain = [logged.sub("", line) for line in lines if logged.match(line)]
-    return "\n".join(plain[:12])
+    first = next((index for index, line in enumerate(plain) if line.lower().startswith("error")), 0)
+    return "\n".join(plain[first:][:12] or [logged.sub("", line) for line in lines if logged.match(line)][:12])
 
 
-def item_progress(item: Dict[str, Any], finished: bool) -> Optional[str]:
-    """The line of progress that an item deserves, if any."""
+def item_progress(item: Dict[str, Any], finished: bool) -> str:
+    """The line of progress that an item deserves, "" for none."""
     kind = item.get("type")
     if kind == "command_execution" and not finished:
         command = text_in(item, "command")
-        wrapped = re.fullmatch(r"\S*sh -l?c (['\"])(.*)\1", command, re.DOTALL)
+        wrapped = re.fullmatch(r"\S*sh -l?c (['\"]?)(.*)\1", command, re.DOTALL)
         return "Runs: " + (wrapped.group(2) if wrapped else command)
-    if kind == "file_change":
-        changes = item.get("changes")
-        paths = [text_in(change, "path") for change in changes[:5]] if isinstance(changes, list) else []
-        return "Changes " + ", ".join(os.path.basename(path) for path in paths if path)
+    if kind == "file_change" and isinstance(item.get("changes"), list):
+        return "Changes " + ", ".join(os.path.basename(text_in(change, "path")) for change in item["changes"][:5])
     if kind == "web_search":
         return "Searches the web: " + text_in(item, "query")
     if kind == "mcp_tool_call" and not finished:
@@ -485,17 +621,17 @@ def item_progress(item: Dict[str, Any], finished: bool) -> Optional[str]:
     if kind == "todo_list" and isinstance(item.get("items"), list):
         steps = [step for step in item["items"] if isinstance(step, dict)]
         done = sum(step.get("completed") is True for step in steps)
-        current = next((step for step in steps if step.get("completed") is not True), {})
-        return "Plan, %d of %d: %s" % (min(done + 1, len(steps)), len(steps), text_in(current, "text") or "done")
+        current = next((text_in(step, "text") for step in steps if step.get("completed") is not True), "done")
+        return "Plan, %d of %d: %s" % (min(done + 1, len(steps)), len(steps), current)
     if kind == "reasoning" and finished:
         return "Thinks: " + text_in(item, "text").strip().split("\n")[0].strip("*# ")
     if kind == "agent_message" and finished:
-        return "Writes: " + one_line(text_in(item, "text"), 100)
-    return None
+        return "Writes: " + text_in(item, "text")[:400]
+    return ""
 
 
 class Turn:
-    """One turn, folded from its events. `feed` takes the lines in order; the rest is read afterwards.
+    """One turn, folded from its events; what it came to is read afterwards.
 
     `state` goes from "running" to "completed" or "failed"; a turn that Codex adds in the same run opens it
     again. `broken` is set when the run must be stopped at once, before it does anything else; `lost` when the
@@ -504,50 +640,53 @@ class Turn:
 
     def __init__(self, expected: Optional[str], on_session: Callable[[str], None] = lambda session_id: None) -> None:
         """`expected` is the session to continue, None for a new one; `on_session` hears the session's id at once."""
-        self.expected = expected
-        self._on_session = on_session
+        self.expected, self._on_session = expected, on_session
         self.session_id: Optional[str] = None
-        self.lost = False
         self.reply: Optional[str] = None
         self.usage: Optional[Dict[str, Any]] = None
         self.warnings: List[str] = []
         self.state = "running"
-        self.error = ""
-        self.broken = ""
+        self.error = self.broken = ""
         self.stray: List[str] = []
-        self.seen_events = False
+        self.begun = self.lost = False
 
-    def feed(self, line: bytes, cut: bool = False) -> Optional[str]:
-        """Takes one line of Codex's output, `cut` if it was too long to keep. Returns progress to tell."""
+    def feed(self, line: bytes, cut: bool = False) -> str:
+        """Takes one line of Codex's output, `cut` if it was too long to keep. Returns progress to tell, or ""."""
         if cut:
             if self.state == "running" and b'"agent_message"' in line[:200]:
                 self.broken = "Codex's message is over %d MiB, too long to pass on" % (MAX_EVENT >> 20)
-            return None
+            return ""
         if SKIPPED.match(line):
-            return None
+            return ""
         try:
-            event = json.loads(line.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
+            event = load_json(line.decode("utf-8", "replace"))
+        except ValueError:
             event = None
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-            if line.strip() and len(self.stray) < 5:
-                self.stray.append(one_line(line[:1000].decode("utf-8", "replace"), 200))
-            return None
-        self.seen_events = True
-        kind: str = event["type"]
-        if kind == "thread.started":
-            return self._session_started(text_in(event, "thread_id"))
+        if isinstance(event, dict) and isinstance(event.get("type"), str):
+            return self.fold(event)
+        if line.strip() and len(self.stray) < 5:
+            self.stray.append(one_line(line[:1000].decode("utf-8", "replace"), 200))
+        return ""
+
+    def fold(self, event: Dict[str, Any]) -> str:
+        """Takes one event. Returns progress to tell, or ""."""
+        kind, item = event["type"], event.get("item")
         if kind == "turn.started":
-            self.state = "running"
+            self.state, self.begun = "running", True
             return "Codex has started its turn"
         if self.state != "running":
-            return None
-        if kind.startswith("item."):
-            item = event.get("item")
-            return self._item(item, kind == "item.completed") if isinstance(item, dict) else None
-        if kind == "turn.completed":
+            return ""
+        if kind == "thread.started":
+            self._session_started(text_in(event, "thread_id").lower())
+        elif kind.startswith("item.") and isinstance(item, dict):
+            if kind == "item.completed" and item.get("type") == "agent_message":
+                self.reply = text_in(item, "text") or self.reply
+            elif kind == "item.completed" and item.get("type") == "error":
+                self.warn(text_in(item, "message"))
+            return item_progress(item, kind == "item.completed")
+        elif kind == "turn.completed":
             self.state = "completed"
-            self.usage = event["usage"] if isinstance(event.get("usage"), dict) else None
+            self.usage = object_in(event, "usage") or None
         elif kind == "turn.failed":
             self.state = "failed"
             self.error = codex_words(text_in(event, "error", "message")) or self.error
@@ -555,7 +694,7 @@ class Turn:
             self.error = codex_words(text_in(event, "message")) or self.error
             self.warn(self.error)
             return "Codex reports: " + self.error
-        return None
+        return ""
 
     def warn(self, text: str) -> None:
         """Notes a warning for the answer, once."""
@@ -563,85 +702,53 @@ class Turn:
         if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
 
-    def _session_started(self, session_id: str) -> Optional[str]:
-        session_id = session_id.lower()
+    def _session_started(self, session_id: str) -> None:
         if not re.fullmatch(UUID, session_id):
             self.broken = "Codex announced a session without a usable id (%s)" % (one_line(session_id, 80) or "none")
         elif self.expected and session_id != self.expected:
-            self.broken = ("Codex does not know the session %s here and was about to answer from a new one; it was "
-                           "stopped before that" % self.expected)
             self.lost = True
+            self.broken = ("Codex does not know the session %s here and was about to answer from a new one; it was "
+                           "stopped before that. Check session_id, or leave it out to begin a new session" % self.expected)
         elif self.session_id and session_id != self.session_id:
             self.broken = "Codex announced a second session, %s, in the same run" % session_id
         elif not self.session_id:
             self.session_id = session_id
             self._on_session(session_id)
-            return "Session %s is open (codex resume %s)" % (session_id, session_id)
-        return None
-
-    def _item(self, item: Dict[str, Any], finished: bool) -> Optional[str]:
-        text = text_in(item, "text")
-        if finished and item.get("type") == "agent_message" and text:
-            self.reply = text
-        elif finished and item.get("type") == "error":
-            self.warn(text_in(item, "message"))
-        return item_progress(item, finished)
 
     def result(self, stderr: str, ending: str) -> None:
-        """Returns if the turn is a success. `ending` says how the process went.
+        """Returns if the turn is a success. `ending` says how the run went.
 
         Raises:
             SessionBusy: the session is open elsewhere.
             RunFailure: anything else, in Codex's own words where it had some.
         """
         if self.broken:
-            known = "" if self.expected is None else (
-                " Check the id; or leave session_id out to begin a new session.")
-            raise RunFailure(self.broken + "." + known)
+            raise RunFailure(self.broken + ".")
         if self.state == "completed":
-            if self.reply is not None and self.session_id:
-                return
             if self.reply is None:
                 raise RunFailure("Codex finished the turn without a message. Ask again, or ask for a written answer.")
-            raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. Update "
-                             "Codex (npm install -g @openai/codex).")
-        words = self.error if self.state == "failed" or self.error else ""
-        words = words or stderr_words(stderr) or " | ".join(self.stray)
-        if "already has an active writer" in stderr and self.state == "running":
-            raise SessionBusy("The session is open elsewhere")
-        self.lost = "no rollout found" in words
-        what = "Codex could not finish the turn" if self.seen_events else "Codex did not start the turn"
-        raise RunFailure("%s (%s): %s\n%s" % (what, ending, words or "it gave no reason", advice(words)))
+            if not self.session_id:
+                raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. Ask "
+                                 "the user to update Codex (npm install -g @openai/codex).")
+            return
+        words = self.error or stderr_words(stderr) or " | ".join(self.stray)
+        if not self.begun and "already has an active writer" in stderr:
+            raise SessionBusy(words)
+        self.lost = not self.begun and "no rollout found" in words
+        remedy = next((text for key, text in ADVICE if key in words.lower()), "Call again; if it stays, ask the user "
+                      "to run the same with `codex exec` in a terminal.")
+        raise RunFailure("Codex %s (%s): %s\n%s" % (
+            "could not finish the turn" if self.begun else "did not start the turn", ending,
+            words or "it gave no reason", remedy))
 
 
-#: What a caller can do about a failure, by what is found in Codex's words.
-ADVICE = (
-    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin a new "
-                         "session. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
-    ("maximum length", "Send a shorter text; Codex can read files in its working directory itself."),
-    ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or correct Codex's config.toml."),
-    ("config.toml", "Ask the user to correct Codex's config.toml."),
-    ("not logged in", "Ask the user to run `codex login`."),
-    ("401", "Ask the user to run `codex login`, or to check the API key of the model provider."),
-    ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
-    ("model", "If model was given, check that this Codex and account can use it, or leave it out."),
-)
-
-
-def advice(words: str) -> str:
-    """What the caller can do about a failure that Codex describes with `words`."""
-    low = words.lower()
-    return next((text for key, text in ADVICE if key in low),
-                "Try again; if it stays, ask the user to run the same with `codex exec` in a terminal.")
-
-
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # command: options of a turn to an argument list
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Options(NamedTuple):
-    """What one run of Codex is given. `cwd` is an absolute path; None leaves it to Codex's configuration."""
+    """What one turn of Codex is given. `cwd` is an absolute path; None leaves the rest to Codex's configuration."""
 
     cwd: str
     session_id: Optional[str] = None
@@ -679,22 +786,12 @@ def find_codex(name: str) -> str:
     raise Refusal("The Codex CLI (%s) was not found on the PATH of this server. %s" % (name, remedy))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # codex process: starts, watches and stops one Codex and its whole process group
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
-#: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe %d, whose other end
-#: only this server holds, is closed: by the server's death, however it dies. It ignores the signals by which
-#: Codex is asked to stop, holds none of Codex's pipes, and is swept away with the group after the run.
-WATCHED = '(trap "" HUP INT TERM; read -r _ <&%d; kill -KILL 0) >/dev/null 2>&1 & exec %d<&-; exec "$@"'
-
-
-def watch_pipe() -> Optional[Tuple[int, int]]:
-    """The pipe of the watchers, or None where there can be none. Shells know only descriptors below 10."""
-    if WINDOWS or not os.path.exists("/bin/sh"):
-        return None
-    read_end, write_end = os.pipe()
-    return (read_end, write_end) if read_end < 10 else None
+#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands.
+MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class LineSplitter:
@@ -721,201 +818,494 @@ class LineSplitter:
 
     def _hold(self, part: bytes) -> None:
         self._size += len(part)
-        if self._size > MAX_EVENT:
-            part, self._parts = b"", self._parts[:1] or [part[:4096]]
-        if part:
+        if self._size <= MAX_EVENT:
             self._parts.append(part)
-
-
-def pump(pipe: Any) -> Any:
-    """Windows cannot wait for several pipes at once: a worker copies this one into a socket, which can be."""
-    import socket
-
-    near, far = socket.socketpair()
-
-    def copy() -> None:
-        try:
-            for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
-                far.sendall(chunk)
-        except OSError:
-            pass
-        far.close()
-
-    threading.Thread(target=copy, daemon=True).start()
-    return near
+        else:
+            self._parts = self._parts[:1] or [part[:4096]]
 
 
 class CodexRun:
     """One Codex process with all that it starts. Only `signal` may be called by other workers."""
 
-    def __init__(self, codex: str, arguments: List[str], cwd: str, watch: Optional[Tuple[int, int]]) -> None:
+    def __init__(self, command: List[str], cwd: str, watch: Optional[int]) -> None:
         """Starts the process. Raises OSError, ValueError."""
-        import subprocess  # a quarter of the time that the server takes to start, and not needed for that
-
-        command, options = [codex] + arguments, {}  # type: List[str], Dict[str, Any]
-        if watch is not None:
-            command = ["/bin/sh", "-c", WATCHED % (watch[0], watch[0]), "sh"] + command
-            options["pass_fds"] = (watch[0],)
-        if WINDOWS:
-            options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
-        else:
-            options["start_new_session"] = True
-        self.process = subprocess.Popen(
-            command, cwd=cwd, env=dict(os.environ, **{MARKER: str(os.getpid())}), bufsize=0,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-        self.stderr_head, self.stderr_tail = b"", b""
-        self._ladder: Deque[Tuple[float, str]] = deque()
+        self._process = spawn(command, cwd, dict(os.environ, **{MARKER: str(os.getpid())}), watch)
+        self._head = self._tail = b""
+        self._ladder: List[Tuple[float, str]] = []
+        self._over: Optional[float] = None
+        self._stopped: Optional[str] = None
 
     def signal(self, name: str) -> None:
-        """Sends SIGINT, SIGTERM or SIGKILL to the whole group; on Windows any of them ends the tree.
+        """Sends a signal to the whole group.
 
-        The group's number cannot have passed to anybody else: as long as the run is not swept, its watcher
-        is in the group.
+        The group's number cannot have passed to anybody else: until the run is swept, its watcher is in the group.
         """
-        import signal
-        import subprocess
-
-        try:
-            if WINDOWS:
-                subprocess.call(["taskkill", "/T", "/F", "/PID", str(self.process.pid)],
-                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            else:
-                os.killpg(self.process.pid, getattr(signal, name))
-        except OSError:
-            pass  # nobody is left in the group
+        signal_group(self._process.pid, name)
 
     def finish(self, prompt: bytes, turn: Turn, control: Control) -> str:
         """Feeds the prompt, folds the output into `turn`, and returns when all is over how Codex ended.
 
         Raises Stopped if the call was stopped before the turn had ended. Nothing of the run is left then.
         """
+        threading.Thread(target=self._feed, args=(prompt,), daemon=True).start()
         try:
-            stopped = self._supervise(prompt, turn, control)
+            self._supervise(turn, control)
         finally:
             self.signal("SIGKILL")
-            self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-                try:
-                    pipe.close()  # type: ignore[union-attr]
-                except OSError:
-                    pass
-        if stopped and turn.state == "running" and not turn.broken:
-            raise Stopped(stopped)
-        code = self.process.returncode
+            self._process.wait()
+            self._process.stdout.close()
+            self._process.stderr.close()
+        if self._stopped and turn.state == "running" and not turn.broken:
+            raise Stopped(self._stopped)
+        code = self._process.returncode
         return "exit code %d" % code if code >= 0 else "ended by signal %d" % -code
 
     def stderr(self) -> str:
         """What was kept of Codex's standard error."""
-        middle = b"\n...\n" if len(self.stderr_tail) >= MAX_STDERR else b""
-        return (self.stderr_head + middle + self.stderr_tail).decode("utf-8", "replace")
+        middle = b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
+        return (self._head + middle + self._tail).decode("utf-8", "replace")
 
-    def _supervise(self, prompt: bytes, turn: Turn, control: Control) -> Optional[str]:
-        """The loop of a run. Returns why it was stopped, if it was."""
+    def _feed(self, prompt: bytes) -> None:
+        """Writes the prompt; a worker of its own, since Codex may never read it. It ends with the group."""
+        try:
+            with self._process.stdin as pipe:
+                unsent = memoryview(prompt)
+                while unsent:
+                    unsent = unsent[pipe.write(unsent):]
+        except OSError:
+            pass  # Codex has closed its input: what became of the turn is told by its events
+
+    def _supervise(self, turn: Turn, control: Control) -> None:
+        """The loop of a run, from its first event until the process has gone."""
         import selectors
 
-        selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-        splitter, process = LineSplitter(), self.process
-        out, err = (pump(pipe) if WINDOWS else pipe for pipe in (process.stdout, process.stderr))
-        selector.register(out, selectors.EVENT_READ, "out")
-        selector.register(err, selectors.EVENT_READ, "err")
-        if WINDOWS:
-            threading.Thread(target=self._feed_all, args=(prompt,), daemon=True).start()
-        else:
-            os.set_blocking(process.stdin.fileno(), False)  # type: ignore[union-attr]
-            selector.register(process.stdin, selectors.EVENT_WRITE, "in")
-        unsent = memoryview(prompt)
-        stopped: Optional[str] = None
-        over = gone = None  # when the turn, or all output, ended; when the process did
-        out_open = True
-        while True:
-            now = time.monotonic()
-            if stopped is None:
-                try:
-                    control.check()
-                except Stopped as stop:
-                    stopped = stop.reason
-                    self._climb(now, HASTE if stopped == "shutdown" else PATIENCE)
-            if turn.broken:
-                self.signal("SIGKILL")
-            over = (over or now) if turn.state != "running" or not out_open else None
-            if over and now > over + LEAVE and not self._ladder:
-                self._climb(now, PATIENCE)
-            while self._ladder and self._ladder[0][0] <= now:
-                self.signal(self._ladder.popleft()[1])
-            if gone is None and process.poll() is not None:
-                gone = now
-            if gone is not None and (not out_open or now > gone + DRAIN):
-                break
-            if not out_open and gone is None:
-                self._wait(TICK / 2)
-            ready = selector.select(0 if not out_open else TICK / 4 if gone else TICK) if selector.get_map() else []
-            if gone is not None and not ready:
-                break
-            for key, _ in ready:
-                if key.data == "in":
-                    unsent = self._feed(key, unsent, selector)
+        process, splitter = self._process, LineSplitter()
+        gone: Optional[float] = None
+        with selectors.DefaultSelector() as selector:
+            out = selectable(process.stdout)
+            reading = {selector.register(source, selectors.EVENT_READ).fileobj
+                       for source in (out, selectable(process.stderr))}
+            while True:
+                now = time.monotonic()
+                if gone is None and process.poll() is not None:
+                    gone = now
+                if gone is not None and (not reading or now > gone + DRAIN):
+                    break
+                self._steer(now, turn, control, out in reading)
+                if not reading:
+                    self._wait_for_exit(TICK)
                     continue
-                chunk = self._read(key.fileobj)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                    out_open = out_open and key.data != "out"
-                elif key.data == "err":
-                    self._keep_stderr(chunk)
-                else:
-                    for line, cut in splitter.feed(chunk):
-                        self._tell(turn.feed(line, cut), turn, control)
-        self._tell(turn.feed(*splitter.take()), turn, control)
-        return stopped
+                ready = selector.select(TICK if gone is None else TICK / 4)
+                if gone is not None and not ready:
+                    break
+                for key, _ in ready:
+                    chunk = read_some(key.fileobj)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                        reading.remove(key.fileobj)
+                    elif key.fileobj is not out:
+                        self._keep_stderr(chunk)
+                    else:
+                        for line, cut in splitter.feed(chunk):
+                            self._tell(turn.feed(line, cut), control)
+        self._tell(turn.feed(*splitter.take()), control)
 
-    def _climb(self, now: float, patience: Tuple[float, float]) -> None:
-        self._ladder = deque([(now, "SIGINT"), (now + patience[0], "SIGTERM"), (now + sum(patience), "SIGKILL")])
+    def _steer(self, now: float, turn: Turn, control: Control, open_output: bool) -> None:
+        """Decides which signals are due."""
+        if self._stopped is None:
+            try:
+                control.check()
+            except Stopped as stop:
+                self._stopped = stop.reason
+                if stop.reason != "shutdown":  # then Codex.close sends the signals, to all runs at once
+                    self._climb(now)
+        if turn.broken:
+            self.signal("SIGKILL")
+        if turn.state == "running" and open_output:
+            self._over = None
+        elif self._over is None:
+            self._over = now
+        elif now > self._over + LEAVE and not self._ladder:
+            self._climb(now)
+        while self._ladder and self._ladder[0][0] <= now:
+            self.signal(self._ladder.pop(0)[1])
 
-    def _wait(self, duration: float) -> None:
+    def _climb(self, now: float) -> None:
+        self._ladder = [(now, "SIGINT"), (now + PATIENCE, "SIGTERM"), (now + 2 * PATIENCE, "SIGKILL")]
+
+    def _wait_for_exit(self, duration: float) -> None:
         import subprocess
 
         try:
-            self.process.wait(duration)
+            self._process.wait(duration)
         except subprocess.TimeoutExpired:
             pass
 
     @staticmethod
-    def _tell(progress: Optional[str], turn: Turn, control: Control) -> None:
-        if turn.broken:
-            return
-        if progress is not None:
-            control.progress.say(progress, at_once=progress.startswith("Session "))
-
-    @staticmethod
-    def _read(source: Any) -> bytes:
-        try:
-            return source.recv(1 << 16) if WINDOWS else os.read(source.fileno(), 1 << 16)
-        except OSError:
-            return b""
+    def _tell(progress: str, control: Control) -> None:
+        if progress:
+            control.say(progress)
 
     def _keep_stderr(self, chunk: bytes) -> None:
-        room = MAX_STDERR - len(self.stderr_head)
-        self.stderr_head += chunk[:room] if room > 0 else b""
-        self.stderr_tail = (self.stderr_tail + chunk[max(0, room):])[-MAX_STDERR:]
+        room = max(0, MAX_STDERR - len(self._head))
+        self._head += chunk[:room]
+        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
 
-    def _feed(self, key: Any, unsent: memoryview, selector: Any) -> memoryview:
-        """Writes what the pipe takes of the prompt; at its end, or if Codex closed it, closes the pipe."""
-        try:
-            unsent = unsent[os.write(key.fd, unsent[:1 << 16]):]
-        except BlockingIOError:
-            return unsent
-        except OSError:
-            unsent = unsent[:0]
-        if not unsent:
-            selector.unregister(key.fileobj)
-            key.fileobj.close()
-        return unsent
 
-    def _feed_all(self, prompt: bytes) -> None:
+# ------------------------------------------------------------------------------------------------------------
+# live session: a turn in a session that a person has open, on Codex's own app-server
+# ------------------------------------------------------------------------------------------------------------
+
+#: Seconds for one answer of the app-server, and for stopping a turn there.
+ANSWER, WITHDRAW = 10.0, 2.0
+#: How the app-server names the sandboxes.
+LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write",
+                  "dangerFullAccess": "danger-full-access", "externalSandbox": "danger-full-access"}
+#: What the app-server need not send: text that comes again, whole, in `item/completed`.
+UNWANTED = ["item/agentMessage/delta", "item/reasoning/textDelta", "item/reasoning/summaryTextDelta",
+            "item/commandExecution/outputDelta", "item/fileChange/outputDelta", "turn/diff/updated"]
+
+
+def snake_case(name: str) -> str:
+    """A name of the app-server's (`agentMessage`) as `codex exec` writes it (`agent_message`)."""
+    return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
+
+
+class LiveError(Exception):
+    """What went wrong between here and the app-server."""
+
+
+class LiveRefused(LiveError):
+    """The app-server's error answer to one request: that request had no effect."""
+
+
+class WebSocket:
+    """A client's end of a WebSocket (RFC 6455) over a Unix socket, for JSON-RPC messages in text frames."""
+
+    def __init__(self, path: str) -> None:
+        """Connects, and shakes hands. Raises OSError, LiveError."""
+        import base64
+        import hashlib
+        import socket
+        import stat
+
+        for told in (os.lstat(path), os.stat(path)):
+            if told.st_uid != os.geteuid():
+                raise LiveError("its control socket belongs to another user")
+        if not stat.S_ISSOCK(told.st_mode):
+            raise LiveError("its control socket is no socket")
+        self._buffer = bytearray()
+        self._parts: List[bytes] = []
+        self._socket = socket.socket(socket.AF_UNIX)
         try:
-            self.process.stdin.write(prompt)  # type: ignore[union-attr]
-            self.process.stdin.close()  # type: ignore[union-attr]
-        except OSError:
-            pass
+            self._socket.settimeout(ANSWER)
+            self._socket.connect(os.path.realpath(path))
+            key = base64.b64encode(os.urandom(16))
+            self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
+            end = time.monotonic() + ANSWER
+            while b"\r\n\r\n" not in self._buffer:
+                if len(self._buffer) > 1 << 16 or not self._read(end - time.monotonic()):
+                    raise LiveError("its control socket does not answer as a WebSocket")
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            if not head.startswith(b"HTTP/1.1 101") or proof not in head:
+                raise LiveError("its control socket does not answer as a WebSocket")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._socket.close()
+
+    def send(self, message: Dict[str, Any]) -> None:
+        """Sends one message. Raises OSError."""
+        self._send(0x81, json.dumps(message).encode("ascii"))
+
+    def receive(self, patience: float) -> Optional[Dict[str, Any]]:
+        """The next message; None if none comes within `patience` seconds. Raises OSError, LiveError."""
+        end = time.monotonic() + patience
+        while True:
+            frame = self._frame()
+            if frame is None:
+                if not self._read(end - time.monotonic()):
+                    return None
+                continue
+            final, opcode, data = frame
+            if opcode == 8:
+                raise LiveError("it closed the connection")
+            if opcode == 9:
+                self._send(0x8A, data)
+            if opcode > 8:
+                continue
+            if opcode != (0 if self._parts else 1):
+                raise LiveError("it sent a frame that makes no sense")
+            self._parts.append(data)
+            if sum(map(len, self._parts)) > MAX_EVENT:
+                raise LiveError("it sent a message that is too large")
+            if final:
+                text, self._parts = b"".join(self._parts).decode("utf-8", "replace"), []
+                try:
+                    message = load_json(text)
+                except ValueError:
+                    message = None
+                if not isinstance(message, dict):
+                    raise LiveError("it sent what is no message")
+                return message
+
+    def _frame(self) -> Optional[Tuple[bool, int, bytes]]:
+        """Takes one whole frame from the buffer, if it is there."""
+        if len(self._buffer) < 2:
+            return None
+        first, length, start = self._buffer[0], self._buffer[1], 2
+        if first & 0x70 or length > 127:  # extensions that nobody asked for, or a masked frame
+            raise LiveError("it sent a frame that makes no sense")
+        if length > 125:
+            start = 4 if length == 126 else 10
+            length = int.from_bytes(self._buffer[2:start], "big") if len(self._buffer) >= start else 0
+        if length > MAX_EVENT:
+            raise LiveError("it sent a message that is too large")
+        if len(self._buffer) < start + length:
+            return None
+        data = bytes(self._buffer[start:start + length])
+        del self._buffer[:start + length]
+        return first >= 0x80, first & 0x0F, data
+
+    def _read(self, patience: float) -> bool:
+        """Reads what there is; false if nothing comes within `patience` seconds."""
+        import socket
+
+        self._socket.settimeout(max(0.001, patience))
+        try:
+            chunk = self._socket.recv(1 << 16)
+        except socket.timeout:
+            return False
+        if not chunk:
+            raise LiveError("it closed the connection")
+        self._buffer += chunk
+        return True
+
+    def _send(self, first: int, data: bytes) -> None:
+        size = len(data)
+        head = bytes([first, 0x80 | size]) if size < 126 else (
+            bytes([first, 0xFE]) + size.to_bytes(2, "big") if size < 1 << 16 else
+            bytes([first, 0xFF]) + size.to_bytes(8, "big"))
+        mask = os.urandom(4)
+        masked = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+        self._socket.settimeout(ANSWER)
+        self._socket.sendall(head + mask + masked.to_bytes(size, "big"))
+
+
+class LiveRun:
+    """One turn on the app-server, behind the methods of a CodexRun.
+
+    The message goes through the app-server's queue, since `turn/start` would steer a turn that the person has
+    just begun. It is known by an id of ours on the message: only what belongs to the turn that took it counts.
+    """
+
+    def __init__(self, codex_home: str, options: Options) -> None:
+        self._path = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
+        self._options = options
+        self._message_id = os.urandom(16).hex()
+        self._last_id = 0
+        self._answer: Dict[str, Any] = {}
+        self._active = self._sent = False
+        self._queued = self._turn_id = ""
+        self._commands: Dict[str, str] = {}
+        self._usage: Optional[Dict[str, Any]] = None
+
+    def signal(self, name: str) -> None:
+        """Does nothing: the call's own worker sees the stop, and interrupts the turn."""
+
+    def stderr(self) -> str:
+        """Nothing: the app-server's errors are events."""
+        return ""
+
+    def finish(self, prompt: bytes, turn: Turn, control: Control) -> str:
+        """Runs the turn, folds it into `turn`, and returns where it ran.
+
+        Raises:
+            SessionBusy: nothing was sent, for the reason given.
+            Refusal: the session has more rights than this call may use.
+            RunFailure: it is not known what became of the turn.
+            Stopped: the call was stopped, and the turn with it.
+        """
+        self._turn, self._control = turn, control
+        try:
+            self._socket = WebSocket(self._path)
+        except FileNotFoundError:
+            raise SessionBusy("") from None
+        except (OSError, AttributeError, LiveError) as error:  # AttributeError: no Unix sockets on this platform
+            raise SessionBusy("Codex's app-server could not be used: %s" % error) from None
+        try:
+            self._join()
+            self._submit(prompt.decode("utf-8"))
+            while turn.state == "running":
+                control.check()
+                self._receive(TICK)
+        except Stopped:
+            self._withdraw()
+            raise
+        except (OSError, LiveError) as error:
+            if not self._sent:
+                raise SessionBusy("Codex's app-server could not be used: %s" % error) from None
+            raise RunFailure("The connection to Codex's app-server, which has this session open, failed (%s). %s" % (
+                error, "Codex had taken the message and may still work on it: look at the session before you send it "
+                       "again." if self._turn_id else "It is not known whether Codex took the message: look at the "
+                                                      "session before you send it again.")) from None
+        finally:
+            self._socket.close()
+        return "in the session that is open elsewhere"
+
+    def _join(self) -> None:
+        """Begins the conversation with the app-server, and waits until no other turn runs. Nothing is sent yet."""
+        self._ask("initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
+                  capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
+        self._socket.send({"method": "initialized"})
+        # Any further member would change the person's own settings.
+        session = self._ask("thread/resume", threadId=self._options.session_id, excludeTurns=True)
+        if text_in(session, "thread", "id") != self._options.session_id:
+            raise LiveError("it answered for another session")
+        self._active = self._active or text_in(session, "thread", "status", "type") == "active"
+        self._compare(session)
+        while self._active:
+            self._control.say("Waits for the turn that runs in the open window of session %s" % self._options.session_id)
+            self._control.check()
+            self._receive(TICK)
+
+    def _compare(self, session: Dict[str, Any]) -> None:
+        """Warns of what the call asked for and the open session does not have. Raises Refusal if that is too much."""
+        options, sandbox = self._options, LIVE_SANDBOXES.get(text_in(session, "sandbox", "type"), SANDBOXES[-1])
+        if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
+            raise Refusal(
+                "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex resume` window, with "
+                "the sandbox %s, but this call must run with no more than %s. Ask the user to close it and call again "
+                "in a minute, or leave session_id out to begin a new session." % (sandbox, options.sandbox))
+        self._turn.warn("This turn ran in the session that is open elsewhere, most likely in a `codex resume` window, "
+                        "with that session's own settings.")
+        for name, wanted, found in (("sandbox", options.sandbox, sandbox), ("model", options.model, session.get("model")),
+                                    ("reasoning_effort", options.effort, session.get("reasoningEffort")),
+                                    ("cwd", options.cwd, session.get("cwd"))):
+            if wanted and wanted != found:
+                self._turn.warn("There, %s is %s and not %s." % (name, found or "the configured one", wanted))
+
+    def _submit(self, prompt: str) -> None:
+        """Hands the message over. From here on it may be taken, unless the app-server says otherwise."""
+        message: Dict[str, Any] = {"threadId": self._options.session_id, "clientUserMessageId": self._message_id,
+                   "input": [{"type": "text", "text": prompt}]}
+        self._turn.fold({"type": "thread.started", "thread_id": self._options.session_id})
+        self._sent = True
+        try:
+            self._queued = text_in(self._ask("thread/queue/add", ANSWER, **message), "queuedSubmission", "id")
+        except LiveRefused:
+            self._sent = False
+            raise
+        # After an interrupted turn the queue stands still; whatever else holds the message back, it is asked again.
+        while not self._turn_id:
+            self._control.check()
+            try:
+                if not self._active:
+                    self._ask("thread/queue/start", threadId=self._options.session_id, queuedSubmissionId=self._queued)
+            except LiveRefused:
+                pass  # it has started by itself, or another turn runs first
+            self._control.say("Waits for its turn in the open window of session %s" % self._options.session_id)
+            self._receive(TICK)
+
+    def _withdraw(self) -> None:
+        """Takes the message back, or stops the turn, with the commands that it runs; within WITHDRAW seconds."""
+        end = time.monotonic() + WITHDRAW
+        this = {"threadId": self._options.session_id}
+        try:
+            while self._sent and self._turn.state == "running" and time.monotonic() < end:
+                try:
+                    if self._turn_id:
+                        # Refused in the first moments of a turn, which then would run on.
+                        self._ask("turn/interrupt", WITHDRAW, turnId=self._turn_id, **this)
+                        break
+                    if self._queued and self._ask("thread/queue/delete", WITHDRAW, queuedSubmissionId=self._queued,
+                                                  **this).get("deleted") is True:
+                        return
+                except LiveRefused:
+                    pass
+                self._receive(TICK / 2)
+            for process in self._commands.values():
+                self._ask("thread/backgroundTerminals/terminate", WITHDRAW, processId=process, **this)
+        except (OSError, LiveError) as error:
+            log("a turn in session %s may not have been stopped: %s" % (self._options.session_id, error))
+
+    def _ask(self, method: str, patience: float = ANSWER, **params: Any) -> Dict[str, Any]:
+        """The result of a request. Raises OSError, LiveError."""
+        self._last_id += 1
+        self._socket.send({"id": self._last_id, "method": method, "params": params})
+        end = time.monotonic() + patience
+        while self._answer.get("id") != self._last_id:
+            if time.monotonic() > end:
+                raise LiveError("it did not answer %s" % method)
+            self._receive(TICK)
+        if not isinstance(self._answer.get("result"), dict):
+            words = text_in(self._answer, "error", "message")
+            raise LiveRefused("%s: %s" % (method, one_line(words, 200) or "no result"))
+        return self._answer["result"]
+
+    def _receive(self, patience: float) -> None:
+        """Takes the next message, if one comes."""
+        message = self._socket.receive(patience)
+        if message is None:
+            return
+        method, params = text_in(message, "method"), message.get("params")
+        if not method:
+            if message.get("id") == self._last_id:
+                self._answer = message
+        elif text_in(params, "threadId") == self._options.session_id:
+            if "id" in message:
+                # Never answered from here: to approve is the person's right.
+                self._control.say("Codex asks for approval (%s): only the user can give it, in the open window" % method)
+            else:
+                self._notice(method, params)  # type: ignore[arg-type]
+
+    def _notice(self, method: str, params: Dict[str, Any]) -> None:
+        """Folds a notification into the turn if it belongs there."""
+        item: Dict[str, Any] = object_in(params, "item")
+        if method == "thread/status/changed":
+            self._active = text_in(params, "status", "type") == "active"
+        elif method == "item/started" and item.get("type") == "userMessage" and self._sent and (
+                item.get("clientId") == self._message_id):
+            self._turn_id = text_in(params, "turnId")
+            self._tell({"type": "turn.started"})
+        elif method == "warning" and self._sent:
+            self._turn.warn(text_in(params, "message"))
+        if not self._turn_id or self._turn_id not in (text_in(params, "turnId"), text_in(params, "turn", "id")):
+            return
+        if method in ("item/started", "item/completed"):
+            if item.get("type") == "commandExecution" and text_in(item, "processId"):
+                if method == "item/started":
+                    self._commands[text_in(item, "id")] = text_in(item, "processId")
+                else:
+                    self._commands.pop(text_in(item, "id"), None)
+            summary = item.get("summary")
+            text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
+            self._tell({"type": method.replace("/", "."),
+                        "item": dict(item, type=snake_case(text_in(item, "type")), text=text)})
+        elif method == "turn/plan/updated" and isinstance(params.get("plan"), list):
+            self._tell({"type": "item.updated", "item": {"type": "todo_list", "items": [
+                {"text": text_in(step, "step"), "completed": text_in(step, "status") == "completed"}
+                for step in params["plan"]]}})
+        elif method == "thread/tokenUsage/updated":
+            total = object_in(params, "tokenUsage", "total")
+            self._usage = {snake_case(name): count for name, count in total.items() if name != "totalTokens"}
+        elif method == "error":
+            self._tell({"type": "error", "message": text_in(params, "error", "message")})
+        elif method == "turn/completed":
+            status = text_in(params, "turn", "status")
+            self._tell({"type": "turn.completed", "usage": self._usage} if status == "completed" else
+                       {"type": "turn.failed", "error": {"message": text_in(params, "turn", "error", "message") or
+                                                         "the turn was %s in the open window" % status}})
+
+    def _tell(self, event: Dict[str, Any]) -> None:
+        progress = self._turn.fold(event)
+        if progress:
+            self._control.say(progress)
 
 
 class Codex:
@@ -925,10 +1315,10 @@ class Codex:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._name = settings.codex
+        self._name, self._home = settings.codex, settings.codex_home
         self._watch = watch_pipe()
         self._lock = threading.Lock()
-        self._runs: Dict[int, CodexRun] = {}
+        self._runs: List[Union[CodexRun, LiveRun]] = []
         self._closed = False
 
     def run(self, options: Options, prompt: str, turn: Turn, control: Control) -> None:
@@ -940,67 +1330,86 @@ class Codex:
             Stopped: the call was stopped before the turn ended.
         """
         codex = find_codex(self._name)
-        if WINDOWS and codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
+        if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
             raise Refusal("The directory %s has characters that Windows command files take as their own; use another "
                           "one, or set CODEX_BIN to codex.exe." % options.cwd)
-        # Lone surrogates, which JSON can carry and UTF-8 cannot, become replacement characters.
-        text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+        control.say("Starts Codex")
         try:
-            run = CodexRun(codex, exec_arguments(options), options.cwd, self._watch)
+            run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
         except (OSError, ValueError) as error:
             raise RunFailure("Codex (%s) could not be started: %s. Check the installation of Codex." % (codex, error))
-        with self._lock:
-            self._runs[run.process.pid] = run
-            if self._closed:
-                control.stop("shutdown")
         try:
-            ending = run.finish(text, turn, control)
-        finally:
-            with self._lock:
-                self._runs.pop(run.process.pid, None)
-        turn.result(run.stderr(), ending)
+            self._perform(run, prompt, turn, control)
+        except SessionBusy:
+            self._perform(LiveRun(self._home, options), prompt, turn, control)
 
     def close(self, patience: float) -> None:
         """Asks all runs to stop at once, and ends those that are still there after `patience` seconds."""
         end = time.monotonic() + patience
         with self._lock:
             self._closed = True
-            for run in self._runs.values():
+            for run in self._runs:
                 run.signal("SIGINT")
         while self._runs and time.monotonic() < end:
             time.sleep(0.005)
         with self._lock:
-            for run in self._runs.values():
+            for run in self._runs:
                 run.signal("SIGKILL")
 
+    def _perform(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
+        with self._lock:
+            self._runs.append(run)
+            if self._closed:
+                control.stop("shutdown")
+                run.signal("SIGKILL")
+        try:
+            ending = run.finish(prompt.encode("utf-8", "replace"), turn, control)
+        finally:
+            with self._lock:
+                self._runs.remove(run)
+        turn.result(run.stderr(), ending)
 
-# ---------------------------------------------------------------------------------------------------------
+
+# ------------------------------------------------------------------------------------------------------------
 # sessions: who may use a session now
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
-class Line:
-    """First come, first served: of those in line, the first `capacity` are served. The caller locks."""
+class Lines:
+    """Lines of calls, one for each key: first come, first served, `capacity` of them at once.
+
+    The lock guards `_lines`.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._calls: List[Control] = []
+        self._lock = threading.Lock()
+        self._lines: Dict[str, List[Control]] = {}
 
-    def join(self, call: Control) -> None:
-        """Takes the last place."""
-        self._calls.append(call)
+    def join(self, key: str, call: Control) -> None:
+        """Takes the last place in a line."""
+        with self._lock:
+            self._lines.setdefault(key, []).append(call)
 
-    def serves(self, call: Control) -> bool:
-        """Whether `call` is among the first."""
-        return call in self._calls[:self._capacity]
+    def wait(self, key: str, call: Control, reason: str) -> None:
+        """Waits until `call`, which is in line, is served. Raises Stopped."""
+        while True:
+            with self._lock:
+                if call in self._lines[key][:self._capacity]:
+                    return
+            call.say(reason)
+            call.pause(PROGRESS_SILENCE)
 
-    def leave(self, call: Control) -> bool:
-        """Gives the place back and wakes who is served now. Returns whether somebody is still in line."""
-        if call in self._calls:
-            self._calls.remove(call)
-            for other in self._calls[:self._capacity]:
+    def leave(self, key: str, call: Control) -> None:
+        """Gives the place back, if `call` has one, and wakes those who are served now."""
+        with self._lock:
+            line = self._lines.get(key, [])
+            if call in line:
+                line.remove(call)
+            for other in line[:self._capacity]:
                 other.wake()
-        return bool(self._calls)
+            if not line:
+                self._lines.pop(key, None)
 
 
 class MachineLocks:
@@ -1008,184 +1417,53 @@ class MachineLocks:
 
     They are locks on single bytes of one file in the Codex home, so they vanish with their holder and leave
     nothing that grows. Each session has two: one for its use, and one for being the next to use it, so that
-    two servers with many calls take turns. Within a process the caller sees to it that nobody asks twice.
+    two servers with many calls take turns. Within a process, Lines see to it that nobody asks twice.
     """
 
     def __init__(self, codex_home: str) -> None:
         self._path = os.path.join(codex_home, NAME + ".lock")
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _fd and _useless
         self._fd: Optional[int] = None
         self._useless = False
 
     def acquire(self, session_id: str, control: Control) -> None:
         """Waits for the session. Raises Stopped."""
-        mine = self._byte(session_id)
-        for byte in (mine + 1, mine):
-            try:
-                while not self._try(byte):
-                    control.progress.say("Waits for session %s, which another server on this machine is using"
-                                         % session_id)
+        use = self._byte(session_id)
+        try:
+            for byte in (use + 1, use):
+                while not self._lock_byte(byte, True):
+                    control.say("Waits for session %s, which another server on this machine is using" % session_id)
                     control.pause(0.05)
-            except Stopped:
-                if byte == mine:
-                    self._unlock(mine + 1)
-                raise
-        self._unlock(mine + 1)
+        finally:
+            # Not taken, it is not given back either: unlocking concerns only this process.
+            self._lock_byte(use + 1, False)
 
     def try_acquire(self, session_id: str) -> bool:
         """Takes the session if it is free."""
-        return self._try(self._byte(session_id))
+        return self._lock_byte(self._byte(session_id), True)
 
     def release(self, session_id: str) -> None:
         """Gives the session back."""
-        self._unlock(self._byte(session_id))
+        self._lock_byte(self._byte(session_id), False)
 
     @staticmethod
     def _byte(session_id: str) -> int:
         return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
 
-    def _file(self) -> Optional[int]:
+    def _lock_byte(self, byte: int, take: bool) -> bool:
         with self._lock:
-            if self._fd is None and not self._useless:
-                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-                try:
+            if self._useless:
+                return True
+            try:
+                if self._fd is None:
+                    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
                     self._fd = os.open(self._path, flags, 0o600)
-                except OSError as error:
-                    self._give_up(error)
-            return None if self._useless else self._fd
-
-    def _give_up(self, error: OSError) -> None:
-        self._useless = True
-        log("%s can't be used as a lock (%s): this server goes on, but does not see whether another one on this "
-            "machine uses the same session" % (self._path, error.strerror or error))
-
-    def _try(self, byte: int) -> bool:
-        fd = self._file()
-        if fd is None:
-            return True
-        try:
-            if WINDOWS:
-                import msvcrt
-
-                with self._lock:
-                    os.lseek(fd, byte, os.SEEK_SET)
-                    msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            else:
-                import fcntl
-
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-            return True
-        except OSError as error:
-            import errno
-
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                return False
-            self._give_up(error)
-            return True
-
-    def _unlock(self, byte: int) -> None:
-        if self._fd is None:
-            return
-        try:
-            if WINDOWS:
-                import msvcrt
-
-                with self._lock:
-                    os.lseek(self._fd, byte, os.SEEK_SET)
-                    msvcrt.locking(self._fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-            else:
-                import fcntl
-
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
-        except OSError:
-            pass
-
-
-class Place:
-    """A call's place in the line of its session. Made by the reader; all else is for the call's worker."""
-
-    def __init__(self, sessions: Sessions, session_id: Optional[str], control: Control) -> None:
-        self._sessions, self._control = sessions, control
-        self.session_id = session_id
-        self._locked = False
-
-    def wait(self) -> None:
-        """Waits until the session is this call's: here, then on this machine. Raises Stopped."""
-        if self.session_id is None:
-            return
-        while not self._sessions.serves(self.session_id, self._control):
-            self._control.progress.say("Waits for an earlier call on session %s" % self.session_id)
-            self._control.pause(PROGRESS_SILENCE)
-        self._sessions.locks.acquire(self.session_id, self._control)
-        self._locked = True
-
-    def claim(self, session_id: str) -> None:
-        """Takes the session that this call has just opened, so that the next one on it waits."""
-        if self.session_id is None:
-            self.session_id = session_id
-            self._sessions.join(session_id, self._control)
-            self._locked = self._sessions.locks.try_acquire(session_id)
-
-    def leave(self) -> None:
-        """Gives the session to the next call."""
-        if self._locked and self.session_id:
-            self._sessions.locks.release(self.session_id)
-        self._sessions.leave(self.session_id, self._control)
-
-
-class Sessions:
-    """The lines of all sessions, and the one for the right to run a Codex at all. The lock guards the lines."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.locks = MachineLocks(settings.codex_home)
-        self._lock = threading.Lock()
-        self._lines: Dict[str, Line] = {}
-        self._running = Line(settings.max_parallel)
-        self._calls = 0
-
-    def enter(self, session_id: Optional[str], control: Control) -> Place:
-        """Takes a place for a call, in the order of arrival. Raises Refusal if too many are waiting."""
-        with self._lock:
-            if self._calls >= MAX_CALLS:
-                raise Refusal("This server already has %d calls waiting or running. Wait for answers before you "
-                              "send more." % MAX_CALLS)
-            self._calls += 1
-        if session_id is not None:
-            self.join(session_id, control)
-        return Place(self, session_id, control)
-
-    def join(self, session_id: str, control: Control) -> None:
-        """Puts a call at the end of the line of a session."""
-        with self._lock:
-            self._lines.setdefault(session_id, Line(1)).join(control)
-
-    def serves(self, session_id: str, control: Control) -> bool:
-        """Whether it is this call's turn on the session."""
-        with self._lock:
-            return self._lines[session_id].serves(control)
-
-    def leave(self, session_id: Optional[str], control: Control) -> None:
-        """Ends a call's place."""
-        with self._lock:
-            self._calls -= 1
-            if session_id in self._lines and not self._lines[session_id].leave(control):
-                del self._lines[session_id]
-
-    def start_run(self, control: Control) -> None:
-        """Waits for the right to run one more Codex. Raises Stopped, and then `end_run` is still due."""
-        with self._lock:
-            self._running.join(control)
-        while True:
-            with self._lock:
-                if self._running.serves(control):
-                    return
-            control.progress.say("Waits: this server runs as many Codex processes as it may (CODEX_MCP_MAX_PARALLEL)")
-            control.pause(PROGRESS_SILENCE)
-
-    def end_run(self, control: Control) -> None:
-        """Gives that right back."""
-        with self._lock:
-            self._running.leave(control)
+                return lock_byte(self._fd, byte, take)
+            except OSError as error:
+                self._useless = True
+                log("%s can't be used as a lock (%s): this server goes on, but does not see whether another one on "
+                    "this machine uses the same session" % (self._path, error.strerror or error))
+                return True
 
 
 def session_directory(codex_home: str, session_id: str) -> Optional[str]:
@@ -1195,15 +1473,14 @@ def session_directory(codex_home: str, session_id: str) -> Optional[str]:
     pattern = os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % session_id)
     try:
         with open(glob.glob(pattern)[0], "rb") as file:
-            cwd = text_in(json.loads(file.readline(8 << 20)), "payload", "cwd")
-    except (OSError, IndexError, ValueError, RecursionError):
+            return text_in(load_json(file.readline(8 << 20).decode("utf-8")), "payload", "cwd") or None
+    except (OSError, IndexError, ValueError):
         return None
-    return cwd or None
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # prompts: the attribution line and the text of each tool
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 #: Codex's session picker shows 98 characters of a first message on 120 columns. An attribution of at most 58
 #: leaves 40 to tell sessions apart, so it gives way where client, tool and origin are long.
@@ -1269,9 +1546,9 @@ def final_prompt(arguments: Dict[str, Any]) -> str:
                     ("Your task: review this change before it is called done", REVIEWER % FINAL_VERDICT))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # tools: schemas, checked arguments, a turn to a tool result
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Tool(NamedTuple):
@@ -1326,22 +1603,23 @@ Keep the session_id of an answer and pass it to the next call on the same matter
 it continues that conversation in a terminal, and you can go on in it afterwards."""
 
 
-def allowed_sandboxes(settings: Settings) -> Tuple[str, ...]:
-    """The sandboxes that a call may ask for: up to the operator's, or without one up to workspace-write."""
-    return SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]
+def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
+    """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is no sandbox."""
+    if tool.reviews:
+        return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
+    return asked or settings.sandbox
 
 
 def input_schema(tool: Tool, settings: Settings) -> Dict[str, Any]:
     """The JSON Schema (2020-12) of a tool's arguments. Each description begins with what is right."""
-    properties: Dict[str, Any] = {
-        name: {"type": "string", "pattern": r"\S" if required else "", "description": text}
-        for name, text, required in tool.texts}
-    for schema in properties.values():
-        if not schema["pattern"]:
-            del schema["pattern"]
+    properties: Dict[str, Any] = {}
+    for name, text, required in tool.texts:
+        properties[name] = {"type": "string", "description": text}
+        if required:
+            properties[name]["pattern"] = r"\S"
     if not tool.reviews:
         properties["sandbox"] = {
-            "type": "string", "enum": list(allowed_sandboxes(settings)),
+            "type": "string", "enum": list(SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]),
             "description": "What Codex may do with files in this turn. Without it: %s." % (
                 settings.sandbox or "as the user's Codex configuration says, read-only if it says nothing")}
     properties.update({
@@ -1378,8 +1656,7 @@ def describe_tools(settings: Settings) -> List[Dict[str, Any]]:
     """The tools as `tools/list` tells them."""
     described = []
     for tool in TOOLS:
-        sandbox = turn_sandbox(tool, {}, settings) or "workspace-write"
-        writes = "read-only" not in (sandbox, settings.sandbox)
+        writes = turn_sandbox(tool, None, settings) != "read-only"
         described.append({
             "name": tool.name, "title": tool.title, "description": tool.description,
             "inputSchema": input_schema(tool, settings), "outputSchema": output_schema(tool),
@@ -1388,30 +1665,22 @@ def describe_tools(settings: Settings) -> List[Dict[str, Any]]:
     return described
 
 
-def turn_sandbox(tool: Tool, arguments: Dict[str, Any], settings: Settings) -> Optional[str]:
-    """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is no sandbox."""
-    if tool.reviews:
-        return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
-    return arguments.get("sandbox") or settings.sandbox
-
-
 def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
     """Checks arguments by a tool's input schema. Raises Refusal, which names every bad one and what is right."""
-    problems = []
-    properties: Dict[str, Any] = schema["properties"]
+    problems, properties = [], schema["properties"]
     for name in arguments:
         if name not in properties:
             import difflib  # only a mistaken call needs it
 
-            near = difflib.get_close_matches(name.lower(), list(properties), 1, 0.5)
-            problems.append('unknown argument "%s"; %s' % (one_line(name, 60), 'did you mean "%s"?' % near[0] if near
-                                                           else "known are " + ", ".join(properties)))
+            near = difflib.get_close_matches(name[:60].lower(), list(properties), 1, 0.5)
+            problems.append("unknown argument %s; %s" % (quoted(name), 'did you mean "%s"?' % near[0] if near
+                                                         else "known are " + ", ".join(properties)))
     for name, rule in properties.items():
+        value = arguments.get(name)
         if name not in arguments:
             if name in schema["required"]:
                 problems.append('missing argument "%s": %s' % (name, rule["description"]))
             continue
-        value = arguments[name]
         if rule["type"] == "integer":
             whole = isinstance(value, int) or isinstance(value, float) and value.is_integer()
             good = whole and not isinstance(value, bool) and rule["minimum"] <= value <= rule["maximum"]
@@ -1419,10 +1688,9 @@ def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
             good = isinstance(value, str) and value in rule.get("enum", [value]) and (
                 re.search(rule.get("pattern", "").replace("$", r"\Z"), value) is not None)
         if not good:
-            shown = one_line(json.dumps(value, ensure_ascii=False), 60)
-            right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
             problems.append('argument "%s" is %s, but takes %s: %s' % (
-                name, shown, "an integer" if rule["type"] == "integer" else "a string", right))
+                name, quoted(value), "an integer" if rule["type"] == "integer" else "a string",
+                "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]))
             if name == "sandbox" and value in SANDBOXES:
                 problems.append("more than that is for the operator of this server to allow (CODEX_MCP_SANDBOX)")
     if problems:
@@ -1458,165 +1726,175 @@ def failure(text: str, turn: Optional[Turn] = None) -> Dict[str, Any]:
     parts = [text]
     if turn is not None and turn.reply:
         parts.append("The last that Codex said in this turn:\n" + turn.reply)
-    session_id = turn and not turn.lost and (turn.session_id or turn.expected)
-    if session_id:
-        parts.append(footer(session_id))
+    if turn is not None and not turn.lost and (turn.session_id or turn.expected):
+        parts.append(footer(turn.session_id or turn.expected or ""))
     return {"content": [{"type": "text", "text": "\n\n".join(parts)}], "isError": True}
 
 
-def started_by_codex() -> bool:
-    """Whether this server was started by a Codex that a server like this one runs.
-
-    Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
-    process that the other server started, with the marker in its environment.
-    """
-    if os.environ.get(MARKER):
-        return True
-    if WINDOWS:
-        return False
-    try:
-        if os.path.isdir("/proc/self"):
-            with open("/proc/%d/environ" % os.getsid(0), "rb") as file:
-                return b"\0" + MARKER.encode() + b"=" in b"\0" + file.read()
-        import subprocess
-
-        ps = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(os.getsid(0))], stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
-        return b" " + MARKER.encode() + b"=" in ps.stdout
-    except (OSError, subprocess.SubprocessError):
-        return False
-
-
 class Call(NamedTuple):
-    """One checked call of a tool, with its place in line."""
+    """One checked call of a tool, in line for its session if it names one; `held` are the sessions it has locked."""
 
     tool: Tool
     arguments: Dict[str, Any]
+    session_id: Optional[str]
     prompt: str
+    timeout_s: float
     control: Control
-    place: Place
+    held: List[str]
 
 
-class Desk:
-    """Takes tool calls and turns them into turns of Codex. `accept` is for the reader, `perform` for workers."""
+class ToolRunner:
+    """Turns tool calls into turns of Codex. `accept` is for the reader alone, `perform` for workers.
+
+    The lock guards `_calls` and `_directories`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._codex = Codex(settings)
-        self._sessions = Sessions(settings)
-        self._nested: Optional[bool] = None
+        self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
+        self._locks = MachineLocks(settings.codex_home)
+        self._lock = threading.Lock()
+        self._calls = 0
         self._directories: Dict[str, str] = {}
+        self._nested: Optional[bool] = None
 
     def accept(self, tool: Tool, arguments: Dict[str, Any], client: str, send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place in line. Raises Refusal."""
+        """Checks a call and takes its place in line. Raises Refusal; else `perform` or `abandon` must follow."""
         if self._settings.problems:
             raise Refusal("This server is not set up right: %s. The operator sets this in the environment of the "
                           "server." % "; ".join(self._settings.problems))
         check_arguments(input_schema(tool, self._settings), arguments)
         if self._nested is None:
-            self._nested = started_by_codex()
+            self._nested = started_by_codex(MARKER)
         if self._nested:
             raise Refusal("You are the Codex that %s itself started: a call from here would start another Codex, and "
                           "so on without end. Answer with what you can do yourself." % NAME)
-        arguments = dict(arguments)
-        session_id = arguments["session_id"] = arguments.get("session_id", "").lower() or None
-        control = Control(arguments.get("timeout_ms", self._settings.timeout_ms) / 1000, Progress(send))
-        line = attribution(client, tool.name, self._settings.origin)
-        prompt = line + "\n" + tool.prompt(arguments)
-        return Call(tool, arguments, prompt, control, self._sessions.enter(session_id, control))
+        session_id = arguments.get("session_id", "").lower() or None
+        timeout_s = arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
+        prompt = attribution(client, tool.name, self._settings.origin) + "\n" + tool.prompt(arguments)
+        call = Call(tool, arguments, session_id, prompt, timeout_s, Control(timeout_s, send), [])
+        with self._lock:
+            if self._calls >= MAX_CALLS:
+                raise Refusal("This server already has %d calls waiting or running. Wait for answers before you "
+                              "send more." % MAX_CALLS)
+            self._calls += 1
+        if session_id:
+            self._sessions.join(session_id, call.control)
+        return call
 
     def perform(self, call: Call) -> Tuple[Dict[str, Any], str, Optional[str]]:
         """Runs a call to its end: the tool result, a word for the log, the session if known."""
-        turn = Turn(call.arguments["session_id"], call.place.claim)
+        turn = Turn(call.session_id, lambda session_id: self._opened(session_id, call))
         try:
-            self._run(call, turn)
+            options = self._options(call)
+            if call.session_id:
+                self._sessions.wait(call.session_id, call.control, "Waits for an earlier call on session " + call.session_id)
+                self._locks.acquire(call.session_id, call.control)
+                call.held.append(call.session_id)
+            self._run(call, options, turn)
             return success(call.tool, turn), "ok", turn.session_id
         except Refusal as refusal:
-            result, word = failure(str(refusal)), "refused"
+            return failure(str(refusal), turn), "refused", turn.session_id
         except RunFailure as error:
-            result, word = failure(str(error), turn), "failed"
+            return failure(str(error), turn), "failed", turn.session_id
         except Stopped as stop:
-            result, word = failure(self._stopped_text(call, turn, stop.reason), turn), stop.reason
+            return failure(self._stopped_text(call, turn, stop.reason), turn), stop.reason, turn.session_id
         finally:
-            call.place.leave()
-        return result, word, turn.session_id
+            if turn.session_id:
+                self._remember(turn.session_id, options.cwd)
+            self.abandon(call, turn.session_id)
+
+    def abandon(self, call: Call, session_id: Optional[str] = None) -> None:
+        """Gives back all places of a call, that on the session `session_id` which it has opened among them."""
+        for held in call.held:
+            self._locks.release(held)
+        self._sessions.leave(session_id or call.session_id or "", call.control)
+        with self._lock:
+            self._calls -= 1
 
     def close(self, patience: float) -> None:
         """Stops every Codex within about `patience` seconds."""
         self._codex.close(patience)
 
-    def _run(self, call: Call, turn: Turn) -> None:
-        """One turn on the session of the call; tried again as long as the session is open elsewhere."""
-        options = self._options(call)
-        call.place.wait()
-        pause, elsewhere = 0.5, False
+    def _opened(self, session_id: str, call: Call) -> None:
+        """Hears the session of a call. A new one is taken for it, so that the next call on it waits."""
+        call.control.say("Session %s is open (%s)" % (session_id, resume_command(session_id)), at_once=True)
+        if call.session_id is None:
+            self._sessions.join(session_id, call.control)
+            if self._locks.try_acquire(session_id):
+                call.held.append(session_id)
+
+    def _run(self, call: Call, options: Options, turn: Turn) -> None:
+        """The turn itself, tried again as long as its session is open elsewhere. Raises what Codex.run raises."""
+        pause, why = 0.5, None
         while True:
+            self._processes.join("", call.control)
             try:
-                self._sessions.start_run(call.control)
+                self._processes.wait("", call.control, "Waits: as many Codex processes run as may (CODEX_MCP_MAX_PARALLEL)")
                 return self._codex.run(options, call.prompt, turn, call.control)
-            except SessionBusy:
-                elsewhere = True
+            except SessionBusy as busy:
+                why = str(busy)
             except Stopped as stop:
-                if elsewhere and stop.reason == "timeout":
-                    break
-                raise
+                if why is None or stop.reason != "timeout" or turn.begun:
+                    raise
+                break
             finally:
-                self._sessions.end_run(call.control)
-                if turn.session_id:
-                    self._remember(turn.session_id, options.cwd)
-            call.control.progress.say("Session %s is open elsewhere, most likely in a codex resume window; tries again"
-                                      % options.session_id)
+                self._processes.leave("", call.control)
+            call.control.say("Session %s is open elsewhere, most likely in a codex resume window; tries again"
+                             % turn.expected)
             try:
                 call.control.pause(pause)
             except Stopped as stop:
-                if stop.reason == "timeout":
-                    break
-                raise
+                if stop.reason != "timeout":
+                    raise
+                break
             pause = min(pause * 2, 15.0)
         raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not free within "
-                         "the time of this call (Codex frees it up to a minute after the window is closed). Nothing was "
-                         "sent. Ask the user to close it and call again, or begin a new session by leaving session_id "
-                         "out.")
+                         "%g s (timeout_ms). Nothing was sent. Ask the user to close it and call again in a minute, or "
+                         "begin a new session by leaving session_id out.%s" % (call.timeout_s, why and " (%s.)" % why))
 
     def _options(self, call: Call) -> Options:
         """What Codex is given for a call. Raises Refusal if the directory is not there."""
-        arguments, session_id = call.arguments, call.arguments["session_id"]
+        arguments, session_id = call.arguments, call.session_id
         where, cwd = "cwd", arguments.get("cwd")
         if cwd is None and session_id:
             where = "the directory in which this session was started"
-            cwd = self._directories.get(session_id) or session_directory(self._settings.codex_home, session_id)
+            with self._lock:
+                cwd = self._directories.get(session_id)
+            cwd = cwd or session_directory(self._settings.codex_home, session_id)
         if cwd is None:
             where, cwd = "the working directory of this server", self._settings.cwd
         if not os.path.isdir(cwd):
             raise Refusal("Nothing was sent to Codex: %s is %s, which is not an existing directory. Give another one "
-                          "as cwd." % (where, one_line(json.dumps(cwd, ensure_ascii=False), 300)))
+                          "as cwd." % (where, quoted(cwd)))
         return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
-                       turn_sandbox(call.tool, arguments, self._settings))
+                       turn_sandbox(call.tool, arguments.get("sandbox"), self._settings))
 
     def _remember(self, session_id: str, cwd: str) -> None:
         """Keeps the directory in which a session was started, for the 1,000 newest."""
-        if session_id not in self._directories:
-            self._directories[session_id] = cwd
+        with self._lock:
+            self._directories.setdefault(session_id, cwd)
             for oldest in list(self._directories)[:-1000]:
-                self._directories.pop(oldest, None)
+                del self._directories[oldest]
 
     def _stopped_text(self, call: Call, turn: Turn, reason: str) -> str:
         if reason != "timeout":
             return "The call was stopped: the client left, or the server was told to end."
-        limit = call.arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
         then = ("Codex was stopped; what it did so far stays in the session. Call again with this session_id to go on, "
-                "with a larger timeout_ms." if turn.seen_events else "Nothing was sent to Codex. Call again later, or "
-                "with a larger timeout_ms.")
+                "with a larger timeout_ms." if turn.begun else "Codex had not begun. Call again later, or with a "
+                "larger timeout_ms.")
         return "No answer within %g s (timeout_ms). The last that was seen: %s. %s" % (
-            limit, one_line(call.control.progress.latest, 200), then)
+            call.timeout_s, one_line(call.control.latest, 200), then)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # server: both protocol eras, requests in flight, cancellation, progress, shutdown
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 META = "io.modelcontextprotocol/"
 SERVER_INFO = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
+CAPABILITIES: Dict[str, Any] = {"tools": {}}
 #: Milliseconds for which a client may keep the list of tools: it changes only with the server's environment.
 LIST_TTL_MS = 300_000
 
@@ -1658,11 +1936,10 @@ class Server:
     """
 
     def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
-        self._desk = Desk(settings)
+        self._runner = ToolRunner(settings)
         self._tools = describe_tools(settings)
         self._send = send
-        self._revision: Optional[str] = None
-        self._client = ""
+        self._revision, self._client = "", ""
         self._lock = threading.Lock()
         self._in_flight: Dict[RequestId, Request] = {}
 
@@ -1689,7 +1966,7 @@ class Server:
             requests = list(self._in_flight.values())
         for request in requests:
             request.control.stop("shutdown")
-        self._desk.close(patience)
+        self._runner.close(patience)
         end = time.monotonic() + 0.05
         while self._in_flight and time.monotonic() < end:
             time.sleep(0.002)
@@ -1703,6 +1980,9 @@ class Server:
             self._send(response)
 
     def _receive_value(self, value: Any, respond: Respond) -> None:
+        """Takes one message; `respond` is called once for it, sooner or later."""
+        found = value.get("id") if isinstance(value, dict) else None
+        request_id = found if is_id(found) else None
         try:
             message = read_message(value)
             if message is None or message.id is None:
@@ -1711,16 +1991,16 @@ class Server:
                 return respond(None)
             if message.id in self._in_flight:
                 # Answered under no id: under this one it would be taken for the answer to the first request.
-                return respond(error_response(None, ProtocolError(
-                    INVALID_REQUEST, "Invalid request: a request with the id %s is still in flight"
-                    % one_line(json.dumps(message.id), 80))))
+                request_id = None
+                raise ProtocolError(INVALID_REQUEST, "Invalid request: a request with the id %s is still in flight"
+                                    % quoted(message.id))
             self._dispatch(message, respond)
         except ProtocolError as error:
-            has_answer = not isinstance(value, dict) or "id" in value or error.code == INVALID_REQUEST
-            respond(error_response(id_of(value), error) if has_answer else None)
+            is_notification = isinstance(value, dict) and "id" not in value and error.code == INVALID_PARAMS
+            respond(None if is_notification else error_response(request_id, error))
         except Exception as error:  # a fault of this server must cost no more than this one message
             log("internal error: %r" % error)
-            respond(error_response(id_of(value), ProtocolError(INTERNAL_ERROR, "Internal error: %r" % error)))
+            respond(error_response(request_id, ProtocolError(INTERNAL_ERROR, "Internal error: %r" % error)))
 
     def _dispatch(self, message: Message, respond: Respond) -> None:
         """Serves one request. Raises ProtocolError."""
@@ -1728,11 +2008,10 @@ class Server:
         if not isinstance(meta, dict):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" must be an object')
         modern = META + "protocolVersion" in meta and message.method != "initialize"
+        client = self._client
         if modern:
             self._check_modern(meta)
-            client = text_in(meta.get(META + "clientInfo"), "name")
-        else:
-            client = self._client
+            client = text_in(meta, META + "clientInfo", "name")
 
         def finish(result: Dict[str, Any]) -> Dict[str, Any]:
             if modern:
@@ -1740,21 +2019,17 @@ class Server:
             return {"jsonrpc": "2.0", "id": message.id, "result": result}
 
         cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
-        capabilities: Dict[str, Any] = {"tools": {}}
         if message.method == "tools/call":
             self._call_tool(message, meta, client, respond, finish)
         elif message.method == "tools/list":
             if message.params.get("cursor") is not None:
                 raise ProtocolError(INVALID_PARAMS, "Invalid params: all tools are on one page, there is no cursor")
             respond(finish(dict(cacheable, tools=self._tools)))
-        elif message.method == "server/discover":
-            if not modern:
-                raise ProtocolError(INVALID_PARAMS, 'Invalid params: server/discover needs "_meta" with "%s"'
-                                    % (META + "protocolVersion"))
-            respond(finish(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=capabilities,
+        elif message.method == "server/discover" and modern:
+            respond(finish(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
                                 instructions=INSTRUCTIONS)))
         elif message.method == "initialize":
-            respond(finish({"protocolVersion": self._initialize(message.params), "capabilities": capabilities,
+            respond(finish({"protocolVersion": self._initialize(message.params), "capabilities": CAPABILITIES,
                             "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS}))
         elif message.method == "ping" and not modern:
             respond(finish({}))
@@ -1765,13 +2040,12 @@ class Server:
         """Checks what MCP 2026-07-28 wants in every request. Raises ProtocolError."""
         revision = meta[META + "protocolVersion"]
         if not isinstance(revision, str):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "%s" must be a string' % (META + "protocolVersion"))
+            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "%sprotocolVersion" must be a string' % META)
         if revision not in MODERN_REVISIONS:
             raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
                 "supported": list(MODERN_REVISIONS), "requested": revision})
         if not isinstance(meta.get(META + "clientCapabilities"), dict):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" needs "%s", an object'
-                                % (META + "clientCapabilities"))
+            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" needs "%sclientCapabilities", an object' % META)
 
     def _initialize(self, params: Dict[str, Any]) -> str:
         """Settles the legacy revision: the client's, or the newest if this server does not know that."""
@@ -1779,7 +2053,7 @@ class Server:
         if not isinstance(wanted, str):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "protocolVersion" must be a string')
         self._revision = wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
-        self._client = text_in(params.get("clientInfo"), "name")
+        self._client = text_in(params, "clientInfo", "name")
         return self._revision
 
     def _call_tool(self, message: Message, meta: Dict[str, Any], client: str, respond: Respond,
@@ -1789,7 +2063,7 @@ class Server:
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
             raise ProtocolError(INVALID_PARAMS, "Unknown tool: %s; there are %s" % (
-                one_line(json.dumps(name), 80), ", ".join(tool.name for tool in TOOLS)))
+                quoted(name), ", ".join(tool.name for tool in TOOLS)))
         if not isinstance(arguments, dict):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
         assert message.id is not None
@@ -1804,7 +2078,7 @@ class Server:
                         "progressToken": token, "progress": told, "message": text}})
 
         try:
-            call = self._desk.accept(tool, arguments, client, tell if is_id(token) else None)
+            call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
         except Refusal as refusal:
             return respond(finish(failure(str(refusal))))
         request = Request(request_id, respond, finish, call.control)
@@ -1813,15 +2087,15 @@ class Server:
         try:
             threading.Thread(target=self._work, args=(request, call), daemon=True).start()
         except RuntimeError:  # the system gives no more threads
-            call.place.leave()
-            if self._take(request):
-                respond(finish(failure("This server is out of threads. Wait for answers before you send more.")))
+            self._runner.abandon(call)
+            self._take(request)
+            respond(finish(failure("This server is out of threads. Wait for answers before you send more.")))
 
     def _work(self, request: Request, call: Call) -> None:
         """The life of a worker: one call."""
         begin, session_id = time.monotonic(), None
         try:
-            result, word, session_id = self._desk.perform(call)
+            result, word, session_id = self._runner.perform(call)
             response = request.finish(result)
         except Exception as error:  # a fault of this server must cost no more than this one call
             word = "internal error: %r" % error
@@ -1845,9 +2119,9 @@ class Server:
             request.respond(None)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # command line
-# ---------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 def serve(settings: Settings) -> None:
@@ -1890,13 +2164,117 @@ def serve(settings: Settings) -> None:
     os._exit(0)  # without waiting for workers that hang on a pipe
 
 
-def main(argv: Optional[List[str]] = None) -> int:
-    """Runs the command line; returns the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    settings = read_settings(dict(os.environ))
-    if not arguments:
-        serve(settings)
+#: The environment variables that this server reads, with the field of Settings that each one sets.
+VARIABLES = (("CODEX_BIN", "codex"), ("CODEX_MCP_CWD", "cwd"), ("CODEX_PERSISTENT_MCP_ORIGIN", "origin"),
+             ("CODEX_MCP_TIMEOUT_MS", "timeout_ms"), ("CODEX_MCP_SANDBOX", "sandbox"),
+             ("CODEX_MCP_MAX_PARALLEL", "max_parallel"), ("CODEX_HOME", "codex_home"))
+
+
+def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
+    """Whether a short run of Codex went well, and the last line of what it said."""
+    import subprocess
+
+    try:
+        done = subprocess.run([codex, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return False, one_line(str(error), 200)
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    return done.returncode == 0, one_line(lines[-1] if lines else "it said nothing", 200)
+
+
+def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
+    """The lines of `--check` on Codex itself."""
+    try:
+        codex = find_codex(settings.codex)
+    except Refusal as refusal:
+        yield False, "Codex", str(refusal)
+        return
+    good, words = ask_codex(codex, "--version")
+    yield good, "Codex", "%s, %s%s" % (codex, words, "" if good else ". Install it again: npm install -g @openai/codex")
+    good, words = ask_codex(codex, "login", "status")
+    try:
+        with open(os.path.join(settings.codex_home, "config.toml"), encoding="utf-8") as file:
+            provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', file.read(), re.MULTILINE)
+    except (OSError, ValueError):
+        provider = None
+    if not good and provider:
+        good, words = True, "%s; but config.toml names the model provider %s" % (words, provider.group(1))
+    yield good, "login", words + ("" if good else ". Run: codex login")
+
+
+def check(settings: Settings) -> int:
+    """Prints what this server would use and whether it works; returns 0 if all does, else 1."""
+    home = settings.codex_home
+    lines = [(True, "Python", "%s, %s" % (sys.version.split()[0], sys.executable))]
+    lines += check_codex(settings)
+    lines.append((True, "Codex home", home) if os.access(home, os.W_OK | os.X_OK) and os.path.isdir(home) else (
+        False, "Codex home", "%s is not a directory that can be written. Run codex once, or correct it or CODEX_HOME"
+        % home))
+    lines.append((os.path.isdir(settings.cwd), "directory", settings.cwd or "gone"))
+    for variable, field in VARIABLES:
+        value = getattr(settings, field)
+        lines.append((True, variable, "%s (%s)" % ("not set" if value is None else value,
+                                                   "environment" if os.environ.get(variable) else "default")))
+    lines += [(False, "settings", problem) for problem in settings.problems]
+    print("%s %s" % (NAME, VERSION))
+    for good, what, text in lines:
+        print("%-5s %-28s %s" % ("ok" if good else "FAIL", what, text))
+    return 0 if all(good for good, _, _ in lines) else 1
+
+
+def print_config(client: str, settings: Settings) -> int:
+    """Prints what registers this file in a client; returns the exit code. Notes go to standard error."""
+    import shlex
+    import tempfile
+
+    file = os.path.abspath(globals().get("__file__", ""))
+    if not os.path.isfile(file) or (os.path.dirname(file) == tempfile.gettempdir() and
+                                    os.path.basename(file) != "codex_persistent_mcp.py"):
+        print("There is no lasting file to register: save this program as codex_persistent_mcp.py first.", file=sys.stderr)
+        return 1
+    env = {variable: os.environ[variable] for variable, _ in VARIABLES if os.environ.get(variable)}
+    try:
+        env["CODEX_BIN"] = find_codex(settings.codex)
+    except Refusal as refusal:
+        print("Note: %s" % refusal, file=sys.stderr)
+    if client == "claude":
+        pairs = [part for name, value in env.items() for part in ("-e", "%s=%s" % (name, value))]
+        print(" ".join(map(shlex.quote, ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", sys.executable, file])))
+    elif client == "json":
+        entry = {"command": sys.executable, "args": [file], "env": env}
+        print(json.dumps({"mcpServers": {NAME: entry}}, indent=2))
+    else:
+        def toml(text: str) -> str:
+            return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+        print("# Append this to %s; an older entry goes first: codex mcp remove %s" % (
+            os.path.join(settings.codex_home, "config.toml"), NAME))
+        print("[mcp_servers.%s]\ncommand = %s\nargs = [%s]" % (NAME, toml(sys.executable), toml(file)))
+        print("# Codex's own limit for a call is shorter than this server's\ntool_timeout_sec = %d" % (
+            MAX_TIMEOUT_MS // 1000 + 60))
+        print("# where nobody can be asked, as in codex exec, Codex refuses tools that are not approved here\n"
+              "default_tools_approval_mode = \"approve\"\n\n[mcp_servers.%s.env]" % NAME)
+        for name, value in env.items():
+            print("%s = %s" % (name, toml(value)))
     return 0
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    settings = read_settings(dict(os.environ))
+    if len(sys.argv) == 1:
+        serve(settings)
+    import argparse  # not for the server: it must be there at once
+
+    parser = argparse.ArgumentParser(prog="codex_persistent_mcp.py", description="An MCP server over standard input and "
+                                     "output (without options) that runs each tool call as a turn of a Codex session.")
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--check", action="store_true", help="say what the server would use and whether it works")
+    chosen.add_argument("--print-config", choices=("claude", "codex", "json"), help="print what registers it in a client")
+    chosen.add_argument("--version", action="version", version="%s %s" % (NAME, VERSION))
+    options = parser.parse_args()
+    return check(settings) if options.check else print_config(options.print_config, settings)
 
 
 if __name__ == "__main__":
