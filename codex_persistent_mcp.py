@@ -9,7 +9,7 @@ An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of it
 with the same conversation in a terminal with `codex resume <session_id>`, and the agent after that. (Codex's
 events call a session a thread; this file says session. A thread of this process is a worker.)
 
-The way of one call through the rooms of this file, which use only rooms above them:
+The way of one call through the rooms of this file, each of which uses only rooms above it:
 
     bytes in       transport      the only reader of standard input
     message        messages       JSON-RPC: a line to a checked message
@@ -23,11 +23,11 @@ The way of one call through the rooms of this file, which use only rooms above t
     result         tools, server  structured and as text
     bytes out      transport      the only writer of standard output
 
-What it starts: for each call one `codex exec`, through /bin/sh, which leaves a watcher in the same process group,
-so that Codex ends even if this process is killed; for --check `codex --version` and `codex login status`.
+What it starts: for each call one `codex exec`, through /bin/sh, which leaves a watcher in the same process
+group, so that Codex ends even if this process is killed; for --check `codex --version` and `codex login status`.
 What it reads: its environment, and of Codex's session files the first line, for the session's directory.
 What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty lock
-file in the Codex home, `codex-persistent-mcp.lock`. What it connects to: Codex's own control socket, there too.
+file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control socket, there too.
 It keeps no state of its own: the conversations live in Codex's session store.
 """
 from __future__ import annotations
@@ -77,7 +77,6 @@ MAX_STDERR = 32 << 10
 MAX_CALLS = 256
 #: Bytes of answers that wait for a client that does not read; past that, no further message is read.
 MAX_UNSENT = 64 << 20
-MAX_WARNINGS = 20
 
 #: Seconds. How often a running call looks at its deadline, its cancellation and its process.
 TICK = 0.1
@@ -107,6 +106,12 @@ class Settings(NamedTuple):
     problems: Tuple[str, ...]
 
 
+#: The environment variables that are read, with the field of Settings that each one sets.
+VARIABLES = (("CODEX_BIN", "codex"), ("CODEX_MCP_CWD", "cwd"), ("CODEX_PERSISTENT_MCP_ORIGIN", "origin"),
+             ("CODEX_MCP_TIMEOUT_MS", "timeout_ms"), ("CODEX_MCP_SANDBOX", "sandbox"),
+             ("CODEX_MCP_MAX_PARALLEL", "max_parallel"), ("CODEX_HOME", "codex_home"))
+
+
 def read_settings(env: Dict[str, str]) -> Settings:
     """Reads the settings from `env`; an empty value counts as not set. Never raises."""
     problems: List[str] = []
@@ -126,9 +131,8 @@ def read_settings(env: Dict[str, str]) -> Settings:
     if not cwd:
         try:
             cwd = os.getcwd()
-        except OSError as error:
-            problems.append("the directory in which the server was started is gone (%s); set CODEX_MCP_CWD to "
-                            "the absolute path of an existing directory" % error.strerror)
+        except OSError:
+            problems.append("the directory in which the server was started is gone; CODEX_MCP_CWD takes another")
     elif not os.path.isabs(cwd) or not os.path.isdir(cwd):
         problems.append("CODEX_MCP_CWD is %r; it takes the absolute path of an existing directory" % cwd)
     return Settings(
@@ -153,16 +157,12 @@ class ProtocolError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-class Refusal(Exception):
-    """A call for which nothing is sent to Codex. Its text tells the caller what to do."""
-
-
 class RunFailure(Exception):
-    """A turn that did not succeed. Its text says why and what the caller can do."""
+    """A call that failed. Its text says why, and what the caller can do."""
 
 
 class SessionBusy(RunFailure):
-    """The session has an active writer, in this or another program; nothing was sent to it."""
+    """The session is open elsewhere; nothing was sent to it. Its text says why it can't be reached there."""
 
 
 class Stopped(Exception):
@@ -180,22 +180,16 @@ def one_line(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit - 1].rstrip() + "\u2026"
 
 
-def quoted(value: Any) -> str:
-    """A value of the client's, for an error message."""
-    return one_line(json.dumps(value, ensure_ascii=False), 100)
-
-
 class Control:
-    """What one call watches: its deadline, its cancellation, its progress.
+    """What one call watches: its deadline, its cancellation; and its progress, thinned out for a person.
 
-    `stop` and `wake` may be called by any worker, all else only by the call's own. Progress is thinned out to
-    what a person can follow.
+    `stop` and `wake` may be called by any worker, all else only by the call's own.
     """
 
     def __init__(self, timeout_s: float, send: Optional[Callable[[str], None]] = None) -> None:
         self.latest = "waiting"
         self._begin = self._told_at = time.monotonic()
-        self.deadline = self._begin + timeout_s
+        self._deadline = self._begin + timeout_s
         self._send, self._pending, self._told = send, False, False
         self._stop: Optional[str] = None
         self._wake = threading.Event()
@@ -211,7 +205,7 @@ class Control:
 
     def check(self) -> None:
         """Raises `Stopped` if the call must end; tells the progress that is due."""
-        if self._stop is None and time.monotonic() >= self.deadline:
+        if self._stop is None and time.monotonic() >= self._deadline:
             self._stop = "timeout"
         if self._stop is not None:
             raise Stopped(self._stop)
@@ -219,7 +213,7 @@ class Control:
 
     def pause(self, duration: float) -> None:
         """Waits `duration` seconds, or until woken. Raises `Stopped`."""
-        end = min(time.monotonic() + duration, self.deadline)
+        end = min(time.monotonic() + duration, self._deadline)
         woken, left = False, duration
         while not woken and left > 0:
             self.check()
@@ -230,7 +224,7 @@ class Control:
 
     def say(self, text: str, at_once: bool = False) -> None:
         """Tells `text` now, or soon, unless something newer comes first; with `at_once` surely now."""
-        if text != self.latest:
+        if text and text != self.latest:
             self.latest, self._pending = text, True
         self._tell(at_once)
 
@@ -248,7 +242,7 @@ class Control:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# messages: JSON-RPC 2.0, bytes to checked messages and back
+# messages: JSON and JSON-RPC 2.0, bytes to checked messages and back
 # ------------------------------------------------------------------------------------------------------------
 
 RequestId = Union[str, int]
@@ -286,10 +280,16 @@ def object_in(value: Any, *path: str) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def objects_in(value: Any, *path: str) -> List[Dict[str, Any]]:
+    """The objects in the array at `path` in nested objects, or []."""
+    found = value_in(value, *path)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def json_number(text: str) -> Union[int, float]:
     """A number of JSON. One that no float holds becomes the nearest that can be written again.
 
-    A whole number of thousands of digits counts as such a one: Python could work on it for hours.
+    A whole number of hundreds of digits counts as such a one: on thousands, Python could work for hours.
     """
     if len(text) < 400 and not re.search("[.eE]", text):
         return int(text)
@@ -314,6 +314,11 @@ def load_json(text: str) -> Any:
         return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def quoted(value: Any) -> str:
+    """A value of the client's, for an error message."""
+    return one_line(json.dumps(value, ensure_ascii=False), 100)
 
 
 def decode_line(line: bytes) -> Any:
@@ -409,12 +414,12 @@ def selectable(pipe: Any) -> Any:
     near, far = socket.socketpair()
 
     def copy() -> None:
-        try:
-            for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
-                far.sendall(chunk)
-        except OSError:
-            pass
-        far.close()
+        with far:
+            try:
+                for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
+                    far.sendall(chunk)
+            except OSError:
+                pass
 
     threading.Thread(target=copy, daemon=True).start()
     return near
@@ -451,10 +456,8 @@ def started_by_codex(marker: str) -> bool:
     Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
     process that the other server started.
     """
-    if os.environ.get(marker):
-        return True
-    if WINDOWS:
-        return False
+    if WINDOWS or os.environ.get(marker):
+        return bool(os.environ.get(marker))
     import subprocess
 
     leader = os.getsid(0)
@@ -561,11 +564,12 @@ class Writer:
 #: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
+MAX_WARNINGS = 20
 
 #: What a caller can do about a failure, by what is found in Codex's words, in lower case.
 ADVICE = (
     ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin a new "
-                         "session. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
+                         "one. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
     ("maximum length", "Send a shorter text; Codex can read files in its working directory itself."),
     ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or ask the user to correct "
                         "Codex's config.toml."),
@@ -575,6 +579,7 @@ ADVICE = (
     ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
     ("status 5", "The model's server is in trouble: call again later."),
     ("model", "If model was given, check that this Codex and this account can use it, or leave it out."),
+    ("", "Call again; if it stays, ask the user to run the same with `codex exec` in a terminal."),
 )
 
 
@@ -602,7 +607,7 @@ def stderr_words(text: str) -> str:
     noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACKTRACE")
     plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
     first = next((index for index, line in enumerate(plain) if line.lower().startswith("error")), 0)
-    return "\n".join(plain[first:][:12] or [logged.sub("", line) for line in lines if logged.match(line)][:12])
+    return "\n".join((plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)])[:12])
 
 
 def item_progress(item: Dict[str, Any], finished: bool) -> str:
@@ -612,17 +617,17 @@ def item_progress(item: Dict[str, Any], finished: bool) -> str:
         command = text_in(item, "command")
         wrapped = re.fullmatch(r"\S*sh -l?c (['\"]?)(.*)\1", command, re.DOTALL)
         return "Runs: " + (wrapped.group(2) if wrapped else command)
-    if kind == "file_change" and isinstance(item.get("changes"), list):
-        return "Changes " + ", ".join(os.path.basename(text_in(change, "path")) for change in item["changes"][:5])
+    if kind == "file_change":
+        return "Changes " + ", ".join(os.path.basename(text_in(one, "path")) for one in objects_in(item, "changes")[:5])
     if kind == "web_search":
         return "Searches the web: " + text_in(item, "query")
     if kind == "mcp_tool_call" and not finished:
         return "Calls %s.%s" % (text_in(item, "server"), text_in(item, "tool"))
-    if kind == "todo_list" and isinstance(item.get("items"), list):
-        steps = [step for step in item["items"] if isinstance(step, dict)]
-        done = sum(step.get("completed") is True for step in steps)
-        current = next((text_in(step, "text") for step in steps if step.get("completed") is not True), "done")
-        return "Plan, %d of %d: %s" % (min(done + 1, len(steps)), len(steps), current)
+    if kind == "todo_list":
+        steps = objects_in(item, "items")
+        ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
+        return "Plan, %d of %d: %s" % (min(len(steps) - len(ahead) + 1, len(steps)), len(steps),
+                                       ahead[0] if ahead else "done")
     if kind == "reasoning" and finished:
         return "Thinks: " + text_in(item, "text").strip().split("\n")[0].strip("*# ")
     if kind == "agent_message" and finished:
@@ -646,11 +651,10 @@ class Turn:
         self.usage: Optional[Dict[str, Any]] = None
         self.warnings: List[str] = []
         self.state = "running"
-        self.error = self.broken = ""
-        self.stray: List[str] = []
+        self.error = self.broken = self.stray = ""
         self.begun = self.lost = False
 
-    def feed(self, line: bytes, cut: bool = False) -> str:
+    def feed(self, line: Union[bytes, bytearray], cut: bool = False) -> str:
         """Takes one line of Codex's output, `cut` if it was too long to keep. Returns progress to tell, or ""."""
         if cut:
             if self.state == "running" and b'"agent_message"' in line[:200]:
@@ -664,13 +668,12 @@ class Turn:
             event = None
         if isinstance(event, dict) and isinstance(event.get("type"), str):
             return self.fold(event)
-        if line.strip() and len(self.stray) < 5:
-            self.stray.append(one_line(line[:1000].decode("utf-8", "replace"), 200))
+        self.stray = self.stray or one_line(line[:1000].decode("utf-8", "replace"), 200)
         return ""
 
     def fold(self, event: Dict[str, Any]) -> str:
         """Takes one event. Returns progress to tell, or ""."""
-        kind, item = event["type"], event.get("item")
+        kind, item = event["type"], object_in(event, "item")
         if kind == "turn.started":
             self.state, self.begun = "running", True
             return "Codex has started its turn"
@@ -678,18 +681,16 @@ class Turn:
             return ""
         if kind == "thread.started":
             self._session_started(text_in(event, "thread_id").lower())
-        elif kind.startswith("item.") and isinstance(item, dict):
+        elif kind.startswith("item."):
             if kind == "item.completed" and item.get("type") == "agent_message":
                 self.reply = text_in(item, "text") or self.reply
             elif kind == "item.completed" and item.get("type") == "error":
                 self.warn(text_in(item, "message"))
             return item_progress(item, kind == "item.completed")
         elif kind == "turn.completed":
-            self.state = "completed"
-            self.usage = object_in(event, "usage") or None
+            self.state, self.usage = "completed", object_in(event, "usage") or None
         elif kind == "turn.failed":
-            self.state = "failed"
-            self.error = codex_words(text_in(event, "error", "message")) or self.error
+            self.state, self.error = "failed", codex_words(text_in(event, "error", "message")) or self.error
         elif kind == "error":
             self.error = codex_words(text_in(event, "message")) or self.error
             self.warn(self.error)
@@ -708,7 +709,8 @@ class Turn:
         elif self.expected and session_id != self.expected:
             self.lost = True
             self.broken = ("Codex does not know the session %s here and was about to answer from a new one; it was "
-                           "stopped before that. Check session_id, or leave it out to begin a new session" % self.expected)
+                           "stopped before that. Check session_id, or leave it out to begin a new session"
+                           % self.expected)
         elif self.session_id and session_id != self.session_id:
             self.broken = "Codex announced a second session, %s, in the same run" % session_id
         elif not self.session_id:
@@ -724,22 +726,20 @@ class Turn:
         """
         if self.broken:
             raise RunFailure(self.broken + ".")
+        if self.state == "completed" and self.reply is None:
+            raise RunFailure("Codex finished the turn without a message. Ask again, or ask for a written answer.")
+        if self.state == "completed" and not self.session_id:
+            raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. Ask the "
+                             "user to update Codex (npm install -g @openai/codex).")
         if self.state == "completed":
-            if self.reply is None:
-                raise RunFailure("Codex finished the turn without a message. Ask again, or ask for a written answer.")
-            if not self.session_id:
-                raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. Ask "
-                                 "the user to update Codex (npm install -g @openai/codex).")
             return
-        words = self.error or stderr_words(stderr) or " | ".join(self.stray)
+        words = self.error or stderr_words(stderr) or self.stray
         if not self.begun and "already has an active writer" in stderr:
-            raise SessionBusy(words)
+            raise SessionBusy("")
         self.lost = not self.begun and "no rollout found" in words
-        remedy = next((text for key, text in ADVICE if key in words.lower()), "Call again; if it stays, ask the user "
-                      "to run the same with `codex exec` in a terminal.")
         raise RunFailure("Codex %s (%s): %s\n%s" % (
             "could not finish the turn" if self.begun else "did not start the turn", ending,
-            words or "it gave no reason", remedy))
+            words or "it gave no reason", next(text for key, text in ADVICE if key in words.lower())))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -772,18 +772,18 @@ def exec_arguments(options: Options) -> List[str]:
 
 
 def find_codex(name: str) -> str:
-    """The executable that `name` (CODEX_BIN) stands for, looked up now. Raises Refusal."""
+    """The executable that `name` (CODEX_BIN) stands for, looked up now. Raises RunFailure."""
     import shutil  # needed by a call, not by the start of the server
 
     found = shutil.which(name)
     if found:
         return os.path.abspath(found)
-    remedy = "Install it (npm install -g @openai/codex) or set CODEX_BIN to the absolute path of the executable."
+    state = "was not found on the PATH of this server"
     if os.path.dirname(name):
         state = ("is a directory" if os.path.isdir(name) else
                  "is not executable" if os.path.exists(name) else "does not exist")
-        raise Refusal("CODEX_BIN is %s, which %s. %s" % (name, state, remedy))
-    raise Refusal("The Codex CLI (%s) was not found on the PATH of this server. %s" % (name, remedy))
+    raise RunFailure("The Codex CLI (%s) %s. Install it (npm install -g @openai/codex), or set CODEX_BIN to the "
+                     "absolute path of the executable." % (name, state))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -794,42 +794,13 @@ def find_codex(name: str) -> str:
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
-class LineSplitter:
-    """Cuts chunks into lines. Of a line of over MAX_EVENT bytes it keeps only the beginning."""
-
-    def __init__(self) -> None:
-        self._parts: List[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> Iterator[Tuple[bytes, bool]]:
-        """The lines that `chunk` completes, each with whether it was cut."""
-        lines = chunk.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            self._hold(line)
-            yield self.take()
-        self._hold(rest)
-
-    def take(self) -> Tuple[bytes, bool]:
-        """What there is of the current line, which then begins anew."""
-        line, cut = b"".join(self._parts), self._size > MAX_EVENT
-        self._parts, self._size = [], 0
-        return line, cut
-
-    def _hold(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size <= MAX_EVENT:
-            self._parts.append(part)
-        else:
-            self._parts = self._parts[:1] or [part[:4096]]
-
-
 class CodexRun:
     """One Codex process with all that it starts. Only `signal` may be called by other workers."""
 
     def __init__(self, command: List[str], cwd: str, watch: Optional[int]) -> None:
         """Starts the process. Raises OSError, ValueError."""
         self._process = spawn(command, cwd, dict(os.environ, **{MARKER: str(os.getpid())}), watch)
+        self._line, self._cut = bytearray(), False
         self._head = self._tail = b""
         self._ladder: List[Tuple[float, str]] = []
         self._over: Optional[float] = None
@@ -878,13 +849,12 @@ class CodexRun:
     def _supervise(self, turn: Turn, control: Control) -> None:
         """The loop of a run, from its first event until the process has gone."""
         import selectors
+        import subprocess
 
-        process, splitter = self._process, LineSplitter()
-        gone: Optional[float] = None
+        process, gone = self._process, None  # type: Any, Optional[float]
+        out, err = selectable(process.stdout), selectable(process.stderr)
         with selectors.DefaultSelector() as selector:
-            out = selectable(process.stdout)
-            reading = {selector.register(source, selectors.EVENT_READ).fileobj
-                       for source in (out, selectable(process.stderr))}
+            reading = {selector.register(source, selectors.EVENT_READ).fileobj for source in (out, err)}
             while True:
                 now = time.monotonic()
                 if gone is None and process.poll() is not None:
@@ -893,7 +863,10 @@ class CodexRun:
                     break
                 self._steer(now, turn, control, out in reading)
                 if not reading:
-                    self._wait_for_exit(TICK)
+                    try:
+                        process.wait(TICK)
+                    except subprocess.TimeoutExpired:
+                        pass
                     continue
                 ready = selector.select(TICK if gone is None else TICK / 4)
                 if gone is not None and not ready:
@@ -903,12 +876,27 @@ class CodexRun:
                     if not chunk:
                         selector.unregister(key.fileobj)
                         reading.remove(key.fileobj)
-                    elif key.fileobj is not out:
-                        self._keep_stderr(chunk)
+                    elif key.fileobj is out:
+                        self._take(chunk, turn, control)
                     else:
-                        for line, cut in splitter.feed(chunk):
-                            self._tell(turn.feed(line, cut), control)
-        self._tell(turn.feed(*splitter.take()), control)
+                        room = max(0, MAX_STDERR - len(self._head))
+                        self._head += chunk[:room]
+                        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
+        if self._line:
+            control.say(turn.feed(self._line, self._cut))
+
+    def _take(self, chunk: bytes, turn: Turn, control: Control) -> None:
+        """Feeds the turn the lines that `chunk` completes. Of a line of over MAX_EVENT only the start is kept."""
+        self._line += chunk
+        if b"\n" in chunk:
+            *lines, self._line = self._line.split(b"\n")
+            for line in lines:
+                progress, self._cut = turn.feed(line, self._cut), False
+                if progress:
+                    control.say(progress)
+        elif len(self._line) > MAX_EVENT:
+            self._cut = True
+            del self._line[4096:]
 
     def _steer(self, now: float, turn: Turn, control: Control, open_output: bool) -> None:
         """Decides which signals are due."""
@@ -933,24 +921,6 @@ class CodexRun:
     def _climb(self, now: float) -> None:
         self._ladder = [(now, "SIGINT"), (now + PATIENCE, "SIGTERM"), (now + 2 * PATIENCE, "SIGKILL")]
 
-    def _wait_for_exit(self, duration: float) -> None:
-        import subprocess
-
-        try:
-            self._process.wait(duration)
-        except subprocess.TimeoutExpired:
-            pass
-
-    @staticmethod
-    def _tell(progress: str, control: Control) -> None:
-        if progress:
-            control.say(progress)
-
-    def _keep_stderr(self, chunk: bytes) -> None:
-        room = max(0, MAX_STDERR - len(self._head))
-        self._head += chunk[:room]
-        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
-
 
 # ------------------------------------------------------------------------------------------------------------
 # live session: a turn in a session that a person has open, on Codex's own app-server
@@ -959,8 +929,7 @@ class CodexRun:
 #: Seconds for one answer of the app-server, and for stopping a turn there.
 ANSWER, WITHDRAW = 10.0, 2.0
 #: How the app-server names the sandboxes.
-LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write",
-                  "dangerFullAccess": "danger-full-access", "externalSandbox": "danger-full-access"}
+LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write"}
 #: What the app-server need not send: text that comes again, whole, in `item/completed`.
 UNWANTED = ["item/agentMessage/delta", "item/reasoning/textDelta", "item/reasoning/summaryTextDelta",
             "item/commandExecution/outputDelta", "item/fileChange/outputDelta", "turn/diff/updated"]
@@ -994,8 +963,9 @@ class WebSocket:
                 raise LiveError("its control socket belongs to another user")
         if not stat.S_ISSOCK(told.st_mode):
             raise LiveError("its control socket is no socket")
-        self._buffer = bytearray()
-        self._parts: List[bytes] = []
+        self._buffer, self._parts = bytearray(), bytearray()
+        self._fragmented = False
+        self._timeout = socket.timeout  # before Python 3.10 not yet TimeoutError
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(ANSWER)
@@ -1004,9 +974,9 @@ class WebSocket:
             self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
             end = time.monotonic() + ANSWER
-            while b"\r\n\r\n" not in self._buffer:
-                if len(self._buffer) > 1 << 16 or not self._read(end - time.monotonic()):
-                    raise LiveError("its control socket does not answer as a WebSocket")
+            while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
+                if not self._read(end - time.monotonic()):
+                    raise LiveError("it does not answer")
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
             if not head.startswith(b"HTTP/1.1 101") or proof not in head:
@@ -1021,7 +991,7 @@ class WebSocket:
 
     def send(self, message: Dict[str, Any]) -> None:
         """Sends one message. Raises OSError."""
-        self._send(0x81, json.dumps(message).encode("ascii"))
+        self._send(1, json.dumps(message).encode("ascii"))
 
     def receive(self, patience: float) -> Optional[Dict[str, Any]]:
         """The next message; None if none comes within `patience` seconds. Raises OSError, LiveError."""
@@ -1032,40 +1002,37 @@ class WebSocket:
                 if not self._read(end - time.monotonic()):
                     return None
                 continue
-            final, opcode, data = frame
-            if opcode == 8:
+            final, kind, data = frame
+            if kind == 8:
                 raise LiveError("it closed the connection")
-            if opcode == 9:
-                self._send(0x8A, data)
-            if opcode > 8:
+            if kind == 9:
+                self._send(10, data)
+            if kind in (9, 10):
                 continue
-            if opcode != (0 if self._parts else 1):
-                raise LiveError("it sent a frame that makes no sense")
-            self._parts.append(data)
-            if sum(map(len, self._parts)) > MAX_EVENT:
-                raise LiveError("it sent a message that is too large")
+            if kind != (0 if self._fragmented else 1) or len(self._parts) + len(data) > MAX_EVENT:
+                raise LiveError("it sent a frame that makes no sense, or is too large")
+            self._parts += data
+            self._fragmented = not final
             if final:
-                text, self._parts = b"".join(self._parts).decode("utf-8", "replace"), []
                 try:
-                    message = load_json(text)
+                    message = load_json(self._parts.decode("utf-8"))
                 except ValueError:
                     message = None
                 if not isinstance(message, dict):
                     raise LiveError("it sent what is no message")
+                self._parts = bytearray()
                 return message
 
     def _frame(self) -> Optional[Tuple[bool, int, bytes]]:
-        """Takes one whole frame from the buffer, if it is there."""
+        """Takes one whole frame from the buffer, if it is there: whether it is the last of a message, kind, data."""
         if len(self._buffer) < 2:
             return None
         first, length, start = self._buffer[0], self._buffer[1], 2
-        if first & 0x70 or length > 127:  # extensions that nobody asked for, or a masked frame
-            raise LiveError("it sent a frame that makes no sense")
-        if length > 125:
-            start = 4 if length == 126 else 10
+        if length > 125:  # 126 and 127 tell how many bytes have the length; more would be a mask
+            start = {126: 4, 127: 10}.get(length, 0)
             length = int.from_bytes(self._buffer[2:start], "big") if len(self._buffer) >= start else 0
-        if length > MAX_EVENT:
-            raise LiveError("it sent a message that is too large")
+        if first & 0x70 or not start or length > MAX_EVENT:
+            raise LiveError("it sent a frame that makes no sense, or is too large")
         if len(self._buffer) < start + length:
             return None
         data = bytes(self._buffer[start:start + length])
@@ -1074,27 +1041,24 @@ class WebSocket:
 
     def _read(self, patience: float) -> bool:
         """Reads what there is; false if nothing comes within `patience` seconds."""
-        import socket
-
         self._socket.settimeout(max(0.001, patience))
         try:
             chunk = self._socket.recv(1 << 16)
-        except socket.timeout:
+        except self._timeout:
             return False
         if not chunk:
             raise LiveError("it closed the connection")
         self._buffer += chunk
         return True
 
-    def _send(self, first: int, data: bytes) -> None:
-        size = len(data)
-        head = bytes([first, 0x80 | size]) if size < 126 else (
-            bytes([first, 0xFE]) + size.to_bytes(2, "big") if size < 1 << 16 else
-            bytes([first, 0xFF]) + size.to_bytes(8, "big"))
-        mask = os.urandom(4)
+    def _send(self, kind: int, data: bytes) -> None:
+        """Sends one whole frame, masked as a client's must be."""
+        size, mask = len(data), os.urandom(4)
+        length = bytes([0x80 | size]) if size < 126 else (
+            b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xff" + size.to_bytes(8, "big"))
         masked = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
         self._socket.settimeout(ANSWER)
-        self._socket.sendall(head + mask + masked.to_bytes(size, "big"))
+        self._socket.sendall(bytes([0x80 | kind]) + length + mask + masked.to_bytes(size, "big"))
 
 
 class LiveRun:
@@ -1106,10 +1070,9 @@ class LiveRun:
 
     def __init__(self, codex_home: str, options: Options) -> None:
         self._path = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
-        self._options = options
+        self._options, self._session = options, options.session_id or ""
         self._message_id = os.urandom(16).hex()
-        self._last_id = 0
-        self._answer: Dict[str, Any] = {}
+        self._last_id, self._answer = 0, {}  # type: int, Dict[str, Any]
         self._active = self._sent = False
         self._queued = self._turn_id = ""
         self._commands: Dict[str, str] = {}
@@ -1127,8 +1090,7 @@ class LiveRun:
 
         Raises:
             SessionBusy: nothing was sent, for the reason given.
-            Refusal: the session has more rights than this call may use.
-            RunFailure: it is not known what became of the turn.
+            RunFailure: the call may not run with the session's rights, or it is not known what became of the turn.
             Stopped: the call was stopped, and the turn with it.
         """
         self._turn, self._control = turn, control
@@ -1150,10 +1112,10 @@ class LiveRun:
         except (OSError, LiveError) as error:
             if not self._sent:
                 raise SessionBusy("Codex's app-server could not be used: %s" % error) from None
-            raise RunFailure("The connection to Codex's app-server, which has this session open, failed (%s). %s" % (
-                error, "Codex had taken the message and may still work on it: look at the session before you send it "
-                       "again." if self._turn_id else "It is not known whether Codex took the message: look at the "
-                                                      "session before you send it again.")) from None
+            raise RunFailure("The connection to Codex's app-server, which has this session open, failed (%s). %s: look "
+                             "at the session before you send it again." % (
+                                 error, "Codex had taken the message and may still work on it" if self._turn_id else
+                                 "It is not known whether Codex took the message")) from None
         finally:
             self._socket.close()
         return "in the session that is open elsewhere"
@@ -1164,81 +1126,78 @@ class LiveRun:
                   capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
         self._socket.send({"method": "initialized"})
         # Any further member would change the person's own settings.
-        session = self._ask("thread/resume", threadId=self._options.session_id, excludeTurns=True)
-        if text_in(session, "thread", "id") != self._options.session_id:
+        session = self._ask("thread/resume", threadId=self._session, excludeTurns=True)
+        if text_in(session, "thread", "id") != self._session:
             raise LiveError("it answered for another session")
         self._active = self._active or text_in(session, "thread", "status", "type") == "active"
         self._compare(session)
         while self._active:
-            self._control.say("Waits for the turn that runs in the open window of session %s" % self._options.session_id)
+            self._control.say("Waits for the turn that runs in the open window of session " + self._session)
             self._control.check()
             self._receive(TICK)
 
     def _compare(self, session: Dict[str, Any]) -> None:
-        """Warns of what the call asked for and the open session does not have. Raises Refusal if that is too much."""
+        """Warns of what the call asked for and the open session does not have. Raises RunFailure if it has too much."""
         options, sandbox = self._options, LIVE_SANDBOXES.get(text_in(session, "sandbox", "type"), SANDBOXES[-1])
         if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
-            raise Refusal(
+            raise RunFailure(
                 "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex resume` window, with "
                 "the sandbox %s, but this call must run with no more than %s. Ask the user to close it and call again "
                 "in a minute, or leave session_id out to begin a new session." % (sandbox, options.sandbox))
         self._turn.warn("This turn ran in the session that is open elsewhere, most likely in a `codex resume` window, "
                         "with that session's own settings.")
-        for name, wanted, found in (("sandbox", options.sandbox, sandbox), ("model", options.model, session.get("model")),
-                                    ("reasoning_effort", options.effort, session.get("reasoningEffort")),
-                                    ("cwd", options.cwd, session.get("cwd"))):
+        for name, wanted, found in (("sandbox", options.sandbox, sandbox), ("cwd", options.cwd, session.get("cwd")),
+                                    ("model", options.model, session.get("model")),
+                                    ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
             if wanted and wanted != found:
                 self._turn.warn("There, %s is %s and not %s." % (name, found or "the configured one", wanted))
 
     def _submit(self, prompt: str) -> None:
         """Hands the message over. From here on it may be taken, unless the app-server says otherwise."""
-        message: Dict[str, Any] = {"threadId": self._options.session_id, "clientUserMessageId": self._message_id,
-                   "input": [{"type": "text", "text": prompt}]}
-        self._turn.fold({"type": "thread.started", "thread_id": self._options.session_id})
+        self._turn.fold({"type": "thread.started", "thread_id": self._session})
         self._sent = True
         try:
-            self._queued = text_in(self._ask("thread/queue/add", ANSWER, **message), "queuedSubmission", "id")
+            added = self._ask("thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
+                              input=[{"type": "text", "text": prompt}])
         except LiveRefused:
             self._sent = False
             raise
-        # After an interrupted turn the queue stands still; whatever else holds the message back, it is asked again.
+        self._queued = text_in(added, "queuedSubmission", "id")
         while not self._turn_id:
             self._control.check()
             try:
+                # After an interrupted turn the queue stands still until it is started.
                 if not self._active:
-                    self._ask("thread/queue/start", threadId=self._options.session_id, queuedSubmissionId=self._queued)
+                    self._ask("thread/queue/start", threadId=self._session, queuedSubmissionId=self._queued)
             except LiveRefused:
                 pass  # it has started by itself, or another turn runs first
-            self._control.say("Waits for its turn in the open window of session %s" % self._options.session_id)
+            self._control.say("Waits for its turn in the open window of session " + self._session)
             self._receive(TICK)
 
     def _withdraw(self) -> None:
-        """Takes the message back, or stops the turn, with the commands that it runs; within WITHDRAW seconds."""
-        end = time.monotonic() + WITHDRAW
-        this = {"threadId": self._options.session_id}
+        """Takes the message back, or stops the turn with the commands that it runs; within WITHDRAW seconds."""
+        end, this = time.monotonic() + WITHDRAW, {"threadId": self._session}
         try:
             while self._sent and self._turn.state == "running" and time.monotonic() < end:
                 try:
                     if self._turn_id:
-                        # Refused in the first moments of a turn, which then would run on.
-                        self._ask("turn/interrupt", WITHDRAW, turnId=self._turn_id, **this)
+                        self._ask("turn/interrupt", turnId=self._turn_id, **this)
                         break
-                    if self._queued and self._ask("thread/queue/delete", WITHDRAW, queuedSubmissionId=self._queued,
-                                                  **this).get("deleted") is True:
+                    if self._ask("thread/queue/delete", queuedSubmissionId=self._queued, **this).get("deleted"):
                         return
                 except LiveRefused:
-                    pass
+                    pass  # in its first moments a turn can't be interrupted, and would then run on
                 self._receive(TICK / 2)
             for process in self._commands.values():
-                self._ask("thread/backgroundTerminals/terminate", WITHDRAW, processId=process, **this)
+                self._ask("thread/backgroundTerminals/terminate", processId=process, **this)
         except (OSError, LiveError) as error:
-            log("a turn in session %s may not have been stopped: %s" % (self._options.session_id, error))
+            log("a turn in session %s may not have been stopped: %s" % (self._session, error))
 
-    def _ask(self, method: str, patience: float = ANSWER, **params: Any) -> Dict[str, Any]:
+    def _ask(self, method: str, **params: Any) -> Dict[str, Any]:
         """The result of a request. Raises OSError, LiveError."""
         self._last_id += 1
         self._socket.send({"id": self._last_id, "method": method, "params": params})
-        end = time.monotonic() + patience
+        end = time.monotonic() + ANSWER
         while self._answer.get("id") != self._last_id:
             if time.monotonic() > end:
                 raise LiveError("it did not answer %s" % method)
@@ -1250,62 +1209,53 @@ class LiveRun:
 
     def _receive(self, patience: float) -> None:
         """Takes the next message, if one comes."""
-        message = self._socket.receive(patience)
-        if message is None:
-            return
-        method, params = text_in(message, "method"), message.get("params")
-        if not method:
-            if message.get("id") == self._last_id:
-                self._answer = message
-        elif text_in(params, "threadId") == self._options.session_id:
-            if "id" in message:
-                # Never answered from here: to approve is the person's right.
-                self._control.say("Codex asks for approval (%s): only the user can give it, in the open window" % method)
-            else:
-                self._notice(method, params)  # type: ignore[arg-type]
+        message = self._socket.receive(patience) or {}
+        method, params = text_in(message, "method"), object_in(message, "params")
+        if not method and message.get("id") == self._last_id:
+            self._answer = message
+        elif method and "id" in message and text_in(params, "threadId") == self._session:
+            # Never answered from here: to approve is the person's right.
+            self._control.say("Codex asks for approval (%s): only the user can give it, in the open window" % method)
+        elif method and text_in(params, "threadId") == self._session:
+            self._notice(method, params)
 
     def _notice(self, method: str, params: Dict[str, Any]) -> None:
-        """Folds a notification into the turn if it belongs there."""
-        item: Dict[str, Any] = object_in(params, "item")
+        """Folds a notification on this session into the turn if it belongs there."""
+        item = object_in(params, "item")
         if method == "thread/status/changed":
             self._active = text_in(params, "status", "type") == "active"
-        elif method == "item/started" and item.get("type") == "userMessage" and self._sent and (
-                item.get("clientId") == self._message_id):
-            self._turn_id = text_in(params, "turnId")
-            self._tell({"type": "turn.started"})
         elif method == "warning" and self._sent:
             self._turn.warn(text_in(params, "message"))
+        elif method == "item/started" and self._sent and item.get("clientId") == self._message_id:
+            self._turn_id = text_in(params, "turnId")
+            self._tell("turn.started")
         if not self._turn_id or self._turn_id not in (text_in(params, "turnId"), text_in(params, "turn", "id")):
             return
         if method in ("item/started", "item/completed"):
-            if item.get("type") == "commandExecution" and text_in(item, "processId"):
-                if method == "item/started":
-                    self._commands[text_in(item, "id")] = text_in(item, "processId")
-                else:
-                    self._commands.pop(text_in(item, "id"), None)
+            if method == "item/completed":
+                self._commands.pop(text_in(item, "id"), None)
+            elif text_in(item, "processId"):
+                self._commands[text_in(item, "id")] = text_in(item, "processId")
             summary = item.get("summary")
             text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
-            self._tell({"type": method.replace("/", "."),
-                        "item": dict(item, type=snake_case(text_in(item, "type")), text=text)})
-        elif method == "turn/plan/updated" and isinstance(params.get("plan"), list):
-            self._tell({"type": "item.updated", "item": {"type": "todo_list", "items": [
+            self._tell(method.replace("/", "."), item=dict(item, type=snake_case(text_in(item, "type")), text=text))
+        elif method == "turn/plan/updated":
+            self._tell("item.updated", item={"type": "todo_list", "items": [
                 {"text": text_in(step, "step"), "completed": text_in(step, "status") == "completed"}
-                for step in params["plan"]]}})
+                for step in objects_in(params, "plan")]})
         elif method == "thread/tokenUsage/updated":
             total = object_in(params, "tokenUsage", "total")
             self._usage = {snake_case(name): count for name, count in total.items() if name != "totalTokens"}
         elif method == "error":
-            self._tell({"type": "error", "message": text_in(params, "error", "message")})
+            self._tell("error", message=text_in(params, "error", "message"))
+        elif method == "turn/completed" and text_in(params, "turn", "status") == "completed":
+            self._tell("turn.completed", usage=self._usage)
         elif method == "turn/completed":
-            status = text_in(params, "turn", "status")
-            self._tell({"type": "turn.completed", "usage": self._usage} if status == "completed" else
-                       {"type": "turn.failed", "error": {"message": text_in(params, "turn", "error", "message") or
-                                                         "the turn was %s in the open window" % status}})
+            self._tell("turn.failed", error={"message": text_in(params, "turn", "error", "message") or
+                                             "the turn was %s there" % text_in(params, "turn", "status")})
 
-    def _tell(self, event: Dict[str, Any]) -> None:
-        progress = self._turn.fold(event)
-        if progress:
-            self._control.say(progress)
+    def _tell(self, kind: str, **event: Any) -> None:
+        self._control.say(self._turn.fold(dict(event, type=kind)))
 
 
 class Codex:
@@ -1325,23 +1275,22 @@ class Codex:
         """Runs one turn to its end and folds it into `turn`; returns if it is a success.
 
         Raises:
-            Refusal: there is no Codex to start.
             SessionBusy, RunFailure: the turn failed.
             Stopped: the call was stopped before the turn ended.
         """
         codex = find_codex(self._name)
         if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
-            raise Refusal("The directory %s has characters that Windows command files take as their own; use another "
-                          "one, or set CODEX_BIN to codex.exe." % options.cwd)
+            raise RunFailure("The directory %s has characters that Windows command files take as their own; use "
+                             "another one, or set CODEX_BIN to codex.exe." % options.cwd)
         control.say("Starts Codex")
         try:
             run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
         except (OSError, ValueError) as error:
-            raise RunFailure("Codex (%s) could not be started: %s. Check the installation of Codex." % (codex, error))
+            raise RunFailure("Codex (%s) could not be started: %s. Check its installation." % (codex, error)) from None
         try:
-            self._perform(run, prompt, turn, control)
+            self._finish(run, prompt, turn, control)
         except SessionBusy:
-            self._perform(LiveRun(self._home, options), prompt, turn, control)
+            self._finish(LiveRun(self._home, options), prompt, turn, control)
 
     def close(self, patience: float) -> None:
         """Asks all runs to stop at once, and ends those that are still there after `patience` seconds."""
@@ -1356,7 +1305,7 @@ class Codex:
             for run in self._runs:
                 run.signal("SIGKILL")
 
-    def _perform(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
+    def _finish(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
         with self._lock:
             self._runs.append(run)
             if self._closed:
@@ -1666,7 +1615,7 @@ def describe_tools(settings: Settings) -> List[Dict[str, Any]]:
 
 
 def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
-    """Checks arguments by a tool's input schema. Raises Refusal, which names every bad one and what is right."""
+    """Checks arguments by a tool's input schema. Raises RunFailure, which names every bad one and what is right."""
     problems, properties = [], schema["properties"]
     for name in arguments:
         if name not in properties:
@@ -1694,7 +1643,7 @@ def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
             if name == "sandbox" and value in SANDBOXES:
                 problems.append("more than that is for the operator of this server to allow (CODEX_MCP_SANDBOX)")
     if problems:
-        raise Refusal("Nothing was sent to Codex: " + "; ".join(problems))
+        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems))
 
 
 def resume_command(session_id: str) -> str:
@@ -1760,15 +1709,15 @@ class ToolRunner:
         self._nested: Optional[bool] = None
 
     def accept(self, tool: Tool, arguments: Dict[str, Any], client: str, send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place in line. Raises Refusal; else `perform` or `abandon` must follow."""
+        """Checks a call and takes its place in line. Raises RunFailure; else `perform` or `abandon` must follow."""
         if self._settings.problems:
-            raise Refusal("This server is not set up right: %s. The operator sets this in the environment of the "
+            raise RunFailure("This server is not set up right: %s. The operator sets this in the environment of the "
                           "server." % "; ".join(self._settings.problems))
         check_arguments(input_schema(tool, self._settings), arguments)
         if self._nested is None:
             self._nested = started_by_codex(MARKER)
         if self._nested:
-            raise Refusal("You are the Codex that %s itself started: a call from here would start another Codex, and "
+            raise RunFailure("You are the Codex that %s itself started: a call from here would start another Codex, and "
                           "so on without end. Answer with what you can do yourself." % NAME)
         session_id = arguments.get("session_id", "").lower() or None
         timeout_s = arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
@@ -1776,7 +1725,7 @@ class ToolRunner:
         call = Call(tool, arguments, session_id, prompt, timeout_s, Control(timeout_s, send), [])
         with self._lock:
             if self._calls >= MAX_CALLS:
-                raise Refusal("This server already has %d calls waiting or running. Wait for answers before you "
+                raise RunFailure("This server already has %d calls waiting or running. Wait for answers before you "
                               "send more." % MAX_CALLS)
             self._calls += 1
         if session_id:
@@ -1785,24 +1734,21 @@ class ToolRunner:
 
     def perform(self, call: Call) -> Tuple[Dict[str, Any], str, Optional[str]]:
         """Runs a call to its end: the tool result, a word for the log, the session if known."""
-        turn = Turn(call.session_id, lambda session_id: self._opened(session_id, call))
+        turn = Turn(call.session_id)
         try:
             options = self._options(call)
+            turn = Turn(call.session_id, lambda session_id: self._opened(session_id, options.cwd, call))
             if call.session_id:
                 self._sessions.wait(call.session_id, call.control, "Waits for an earlier call on session " + call.session_id)
                 self._locks.acquire(call.session_id, call.control)
                 call.held.append(call.session_id)
             self._run(call, options, turn)
             return success(call.tool, turn), "ok", turn.session_id
-        except Refusal as refusal:
-            return failure(str(refusal), turn), "refused", turn.session_id
         except RunFailure as error:
             return failure(str(error), turn), "failed", turn.session_id
         except Stopped as stop:
             return failure(self._stopped_text(call, turn, stop.reason), turn), stop.reason, turn.session_id
         finally:
-            if turn.session_id:
-                self._remember(turn.session_id, options.cwd)
             self.abandon(call, turn.session_id)
 
     def abandon(self, call: Call, session_id: Optional[str] = None) -> None:
@@ -1817,13 +1763,17 @@ class ToolRunner:
         """Stops every Codex within about `patience` seconds."""
         self._codex.close(patience)
 
-    def _opened(self, session_id: str, call: Call) -> None:
+    def _opened(self, session_id: str, cwd: str, call: Call) -> None:
         """Hears the session of a call. A new one is taken for it, so that the next call on it waits."""
         call.control.say("Session %s is open (%s)" % (session_id, resume_command(session_id)), at_once=True)
         if call.session_id is None:
             self._sessions.join(session_id, call.control)
             if self._locks.try_acquire(session_id):
                 call.held.append(session_id)
+            with self._lock:
+                if len(self._directories) >= 1000:  # Codex's session files tell those that are forgotten
+                    self._directories.clear()
+                self._directories[session_id] = cwd
 
     def _run(self, call: Call, options: Options, turn: Turn) -> None:
         """The turn itself, tried again as long as its session is open elsewhere. Raises what Codex.run raises."""
@@ -1855,7 +1805,7 @@ class ToolRunner:
                          "begin a new session by leaving session_id out.%s" % (call.timeout_s, why and " (%s.)" % why))
 
     def _options(self, call: Call) -> Options:
-        """What Codex is given for a call. Raises Refusal if the directory is not there."""
+        """What Codex is given for a call. Raises RunFailure if the directory is not there."""
         arguments, session_id = call.arguments, call.session_id
         where, cwd = "cwd", arguments.get("cwd")
         if cwd is None and session_id:
@@ -1866,17 +1816,10 @@ class ToolRunner:
         if cwd is None:
             where, cwd = "the working directory of this server", self._settings.cwd
         if not os.path.isdir(cwd):
-            raise Refusal("Nothing was sent to Codex: %s is %s, which is not an existing directory. Give another one "
+            raise RunFailure("Nothing was sent to Codex: %s is %s, which is not an existing directory. Give another one "
                           "as cwd." % (where, quoted(cwd)))
         return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
                        turn_sandbox(call.tool, arguments.get("sandbox"), self._settings))
-
-    def _remember(self, session_id: str, cwd: str) -> None:
-        """Keeps the directory in which a session was started, for the 1,000 newest."""
-        with self._lock:
-            self._directories.setdefault(session_id, cwd)
-            for oldest in list(self._directories)[:-1000]:
-                del self._directories[oldest]
 
     def _stopped_text(self, call: Call, turn: Turn, reason: str) -> str:
         if reason != "timeout":
@@ -1902,11 +1845,10 @@ Respond = Callable[[Optional[Dict[str, Any]]], None]
 
 
 class Request(NamedTuple):
-    """A tool call in flight."""
+    """A tool call in flight. `answer` takes its result, or None if it gets none."""
 
     id: RequestId
-    respond: Respond
-    finish: Callable[[Dict[str, Any]], Dict[str, Any]]
+    answer: Respond
     control: Control
 
 
@@ -2013,26 +1955,26 @@ class Server:
             self._check_modern(meta)
             client = text_in(meta, META + "clientInfo", "name")
 
-        def finish(result: Dict[str, Any]) -> Dict[str, Any]:
-            if modern:
+        def answer(result: Optional[Dict[str, Any]]) -> None:
+            if result is not None and modern:
                 result = dict(result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
-            return {"jsonrpc": "2.0", "id": message.id, "result": result}
+            respond(result and {"jsonrpc": "2.0", "id": message.id, "result": result})
 
         cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
         if message.method == "tools/call":
-            self._call_tool(message, meta, client, respond, finish)
+            self._call_tool(message, meta, client, answer)
         elif message.method == "tools/list":
             if message.params.get("cursor") is not None:
                 raise ProtocolError(INVALID_PARAMS, "Invalid params: all tools are on one page, there is no cursor")
-            respond(finish(dict(cacheable, tools=self._tools)))
+            answer(dict(cacheable, tools=self._tools))
         elif message.method == "server/discover" and modern:
-            respond(finish(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
-                                instructions=INSTRUCTIONS)))
+            answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
+                        instructions=INSTRUCTIONS))
         elif message.method == "initialize":
-            respond(finish({"protocolVersion": self._initialize(message.params), "capabilities": CAPABILITIES,
-                            "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS}))
+            answer({"protocolVersion": self._initialize(message.params), "capabilities": CAPABILITIES,
+                    "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS})
         elif message.method == "ping" and not modern:
-            respond(finish({}))
+            respond({"jsonrpc": "2.0", "id": message.id, "result": {}})
         else:
             raise ProtocolError(METHOD_NOT_FOUND, "Method not found: " + one_line(message.method, 100))
 
@@ -2056,8 +1998,7 @@ class Server:
         self._client = text_in(params, "clientInfo", "name")
         return self._revision
 
-    def _call_tool(self, message: Message, meta: Dict[str, Any], client: str, respond: Respond,
-                   finish: Callable[[Dict[str, Any]], Dict[str, Any]]) -> None:
+    def _call_tool(self, message: Message, meta: Dict[str, Any], client: str, answer: Respond) -> None:
         """Takes a tool call: a refusal is answered at once, all else by a worker. Raises ProtocolError."""
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         tool = next((tool for tool in TOOLS if tool.name == name), None)
@@ -2079,9 +2020,9 @@ class Server:
 
         try:
             call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
-        except Refusal as refusal:
-            return respond(finish(failure(str(refusal))))
-        request = Request(request_id, respond, finish, call.control)
+        except RunFailure as refusal:
+            return answer(failure(str(refusal)))
+        request = Request(request_id, answer, call.control)
         with self._lock:
             self._in_flight[request_id] = request
         try:
@@ -2089,20 +2030,19 @@ class Server:
         except RuntimeError:  # the system gives no more threads
             self._runner.abandon(call)
             self._take(request)
-            respond(finish(failure("This server is out of threads. Wait for answers before you send more.")))
+            answer(failure("This server is out of threads. Wait for answers before you send more."))
 
     def _work(self, request: Request, call: Call) -> None:
         """The life of a worker: one call."""
-        begin, session_id = time.monotonic(), None
+        begin, session_id = time.monotonic(), call.session_id
         try:
-            result, word, session_id = self._runner.perform(call)
-            response = request.finish(result)
+            result, ending, session_id = self._runner.perform(call)
         except Exception as error:  # a fault of this server must cost no more than this one call
-            word = "internal error: %r" % error
-            response = error_response(request.id, ProtocolError(INTERNAL_ERROR, "Internal error: %r" % error))
+            ending = "internal error: %r" % error
+            result = failure("The server failed (%s). Call again; if it stays, tell the user." % ending)
         if self._take(request):
-            request.respond(response)
-        log("%s, session %s, %.1f s, %s" % (call.tool.name, session_id or "none", time.monotonic() - begin, word))
+            request.answer(result)
+        log("%s, session %s, %.1f s, %s" % (call.tool.name, session_id or "none", time.monotonic() - begin, ending))
 
     def _take(self, request: Request) -> bool:
         """Takes the last word on a request; false if somebody else had it."""
@@ -2116,7 +2056,7 @@ class Server:
         request = self._in_flight.get(request_id) if is_id(request_id) else None
         if request is not None and self._take(request):
             request.control.stop("cancelled")
-            request.respond(None)
+            request.answer(None)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -2132,6 +2072,11 @@ def serve(settings: Settings) -> None:
     wake_read, wake_write = os.pipe()
     if not WINDOWS:
         os.set_blocking(wake_write, False)
+        for fd in (0, 1):  # a client can have left its own end's setting on them
+            try:
+                os.set_blocking(fd, True)
+            except OSError:
+                pass  # closed, which the reader or the writer finds out
 
     def leave() -> None:
         os.write(wake_write, b".")
@@ -2159,15 +2104,9 @@ def serve(settings: Settings) -> None:
     log("version %s serves MCP on standard input and output" % VERSION)
     os.read(wake_read, 1)
     busy = server.busy()
-    server.close(0.3)
+    server.close(0.25)
     writer.wait_for_room(0, 0.05 if busy else 0.4)
     os._exit(0)  # without waiting for workers that hang on a pipe
-
-
-#: The environment variables that this server reads, with the field of Settings that each one sets.
-VARIABLES = (("CODEX_BIN", "codex"), ("CODEX_MCP_CWD", "cwd"), ("CODEX_PERSISTENT_MCP_ORIGIN", "origin"),
-             ("CODEX_MCP_TIMEOUT_MS", "timeout_ms"), ("CODEX_MCP_SANDBOX", "sandbox"),
-             ("CODEX_MCP_MAX_PARALLEL", "max_parallel"), ("CODEX_HOME", "codex_home"))
 
 
 def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
@@ -2187,7 +2126,7 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
     """The lines of `--check` on Codex itself."""
     try:
         codex = find_codex(settings.codex)
-    except Refusal as refusal:
+    except RunFailure as refusal:
         yield False, "Codex", str(refusal)
         return
     good, words = ask_codex(codex, "--version")
@@ -2236,7 +2175,7 @@ def print_config(client: str, settings: Settings) -> int:
     env = {variable: os.environ[variable] for variable, _ in VARIABLES if os.environ.get(variable)}
     try:
         env["CODEX_BIN"] = find_codex(settings.codex)
-    except Refusal as refusal:
+    except RunFailure as refusal:
         print("Note: %s" % refusal, file=sys.stderr)
     if client == "claude":
         pairs = [part for name, value in env.items() for part in ("-e", "%s=%s" % (name, value))]

@@ -71,6 +71,7 @@ class Session:
     """A session's file: its first line has the directory, each further one a message."""
 
     def __init__(self, id: Optional[str], cwd: str) -> None:
+        id = id.lower() if id and not OLD else id  # 0.77.0 does not know an id in capitals
         found = glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % id)) if id else []
         self.known = bool(found)
         self.id = id if found and id else str(uuid.uuid4())
@@ -78,6 +79,13 @@ class Session:
             HOME, "sessions", time.strftime("%Y"), time.strftime("%m"), time.strftime("%d"),
             "rollout-%s-%s.jsonl" % (time.strftime("%Y-%m-%dT%H-%M-%S"), self.id))
         self.cwd = cwd
+
+    def interrupted(self) -> None:
+        """Notes an interruption as a signal handler may: without the buffers of the open file."""
+        if os.path.exists(self.path):
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            os.write(fd, b'{"type": "turn_aborted"}\n')
+            os.close(fd)
 
     def begin(self) -> None:
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
@@ -150,6 +158,10 @@ def step(name: str, text: str, session: Session) -> None:
         os._exit(number)
     elif name == "gate":
         gate(text)
+    elif name == "mark":  # a line in $FAKE_CODEX_DIR/marks, so that a test sees what happened in which order
+        mark(text)
+    elif name == "mcp-child":  # says what the MCP server at that path answers to a call from here
+        say(mcp_child(text))
     elif name == "hang":
         hang()
     elif name == "sleep":
@@ -198,6 +210,33 @@ def step(name: str, text: str, session: Session) -> None:
         os._exit(99)
 
 
+def leave_as_codex_does(session: Session) -> None:
+    """SIGINT: exit 0 (0.77.0) or 1, and a note; SIGTERM: exit 0 (0.77.0) or by the signal, without one."""
+    def on_sigint(*_: Any) -> NoReturn:
+        session.interrupted()
+        os._exit(0 if OLD else 1)
+
+    signal.signal(signal.SIGINT, on_sigint)
+    signal.signal(signal.SIGTERM, (lambda *_: os._exit(0)) if OLD else signal.SIG_DFL)
+
+
+def mark(text: str) -> None:
+    fd = os.open(os.path.join(NOTES, "marks"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(fd, text.encode() + b"\n")
+    os.close(fd)
+
+
+def mcp_child(program: str) -> str:
+    """Starts an MCP server as Codex does: environment stripped, own process group, Codex's POSIX session."""
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "codex_chat", "arguments": {"prompt": "from inside"}}}
+    environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
+    child = subprocess.run([sys.executable, program], input=json.dumps(call).encode() + b"\n", timeout=60,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+                           preexec_fn=os.setpgrp)  # noqa: PLW1509 (no threads here)
+    return child.stdout.decode()
+
+
 def steps_in(text: str) -> List[Any]:
     return re.findall(r"^FAKE:([a-z-]+) ?(.*)$", text, re.MULTILINE)
 
@@ -215,6 +254,9 @@ def main() -> None:
     cwd = rest[rest.index("-C") + 1] if "-C" in rest else os.getcwd()
     asked = rest[rest.index("resume") + 1] if "resume" in rest else None
     session = Session(asked, cwd)
+    leave_as_codex_does(session)
+    if not OLD:
+        error("WARNING: proceeding, even though we could not create PATH aliases: Refusing to create helpers\n")
     if early:
         note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=None, session=session.id)
         session.begin()
@@ -235,8 +277,11 @@ def main() -> None:
         fail("Error loading config.toml: unknown variant `%s`, expected one of `none`, `minimal`, `low`, `medium`, "
              "`high`, `xhigh`\nin `model_reasoning_effort`\n" % effort[0], backtrace=False)
     if asked and not session.known and not OLD:
-        error("WARNING: proceeding, even though we could not create PATH aliases\n")
         fail("Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)" % asked)
+    if not OLD and len(prompt) > 1 << 20:  # the session is announced, but not kept
+        emit("thread.started", thread_id=session.id)
+        fail('Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. '
+             '(code -32602), data: {"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":%d}' % len(prompt))
     session.begin()
     before = session.messages()
     steps = steps_in(prompt)

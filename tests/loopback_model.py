@@ -5,6 +5,8 @@ What it answers is decided by commands in the last message of the user, one a li
 
     MODEL:SAY <text>      the reply (without it: a line that counts and quotes the conversation so far)
     MODEL:RUN <command>   first a call of Codex's shell tool, then the reply
+    MODEL:ASK <command>   the same, and the model wants it outside of the sandbox, for which Codex asks the person
+    MODEL:CALL <tool> <arguments as JSON>   first a call of that tool, MCP tools included, then the reply
     MODEL:WAIT <seconds>  the answer is held back that long
     MODEL:FAIL <status>   an HTTP error of that status
     MODEL:THINK <text>    first a reasoning item with that summary
@@ -55,6 +57,16 @@ def user_messages(body: Dict[str, Any]) -> List[str]:
                                                              "# AGENTS.md", "<permissions", "<turn_aborted>"))]
 
 
+def named_tool(body: Dict[str, Any], name: str) -> Dict[str, str]:
+    """How a request calls the tool `name`: 0.77.0 lists `mcp__SERVER__NAME`, 0.169.0 NAME in a namespace."""
+    for tool in body.get("tools", []):
+        if tool.get("type") == "namespace" and name in [inner.get("name") for inner in tool.get("tools", [])]:
+            return {"namespace": tool["name"], "name": name}
+        if str(tool.get("name")).split("__")[-1] == name:
+            return {"name": tool["name"]}
+    return {"name": name}
+
+
 def plan(body: Dict[str, Any]) -> Dict[str, Any]:
     """What to answer to a request: `fail`, `wait`, and the `items` of the response."""
     users = user_messages(body)
@@ -72,13 +84,22 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
     if "THINK" in found and not ran:
         items.append({"type": "reasoning", "id": "rs_1",
                       "summary": [{"type": "summary_text", "text": found["THINK"]}]})
-    if "RUN" in found and not ran:
+    if ("RUN" in found or "ASK" in found) and not ran:
         names = [t.get("name") for t in body.get("tools", [])]
         name = "exec_command" if "exec_command" in names else "shell_command"
         key = "cmd" if name == "exec_command" else "command"
-        arguments = json.dumps({key: found["RUN"], "yield_time_ms": 600000} if key == "cmd" else {key: found["RUN"]})
+        call: Dict[str, Any] = {key: found.get("RUN") or found.get("ASK")}
+        if key == "cmd":
+            call["yield_time_ms"] = 600000
+        if "ASK" in found:
+            call.update(sandbox_permissions="require_escalated", justification="May this run?")
+        arguments = json.dumps(call)
         items.append({"type": "function_call", "id": "fc_1", "call_id": "call_%d" % len(after_user),
                       "name": name, "arguments": arguments})
+    elif "CALL" in found and not ran:
+        name, _, arguments = found["CALL"].partition(" ")
+        items.append(dict({"type": "function_call", "id": "fc_1", "call_id": "call_%d" % len(after_user),
+                           "arguments": arguments or "{}"}, **named_tool(body, name)))
     else:
         own_words = last.rstrip().splitlines()[-1] if last else ""
         reply = found.get("SAY") or "This is message %d of the conversation; before it I said %s. You wrote: %s" % (
@@ -138,7 +159,7 @@ class LoopbackModel:
         self.url = "http://127.0.0.1:%d/v1" % self.server.server_address[1]
 
     def __enter__(self) -> LoopbackModel:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
