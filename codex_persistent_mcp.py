@@ -305,15 +305,17 @@ DECODER = json.JSONDecoder(parse_int=json_number, parse_float=json_number, parse
 
 
 def load_json(text: str) -> Any:
-    """The JSON value in `text`; lone surrogates, which UTF-8 cannot carry, become U+FFFD. Raises ValueError."""
+    """The JSON value in `text`. Raises ValueError."""
     try:
-        value = DECODER.decode(text)
-        if "\\ud" in text or "\\uD" in text:
-            plain = json.dumps(value, ensure_ascii=False)
-            value = DECODER.decode(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-        return value
+        return DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def well_formed(value: Any) -> Any:
+    """A JSON value with U+FFFD for each lone surrogate: UTF-8 cannot carry those, and some clients refuse them."""
+    text = json.dumps(value, ensure_ascii=False)
+    return load_json(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def quoted(value: Any) -> str:
@@ -341,7 +343,7 @@ def read_message(value: Any) -> Optional[Message]:
         raise ProtocolError(INVALID_REQUEST, 'Invalid request: "method" must be a string')
     if "id" in value and not is_id(value["id"]):
         raise ProtocolError(INVALID_REQUEST, 'Invalid request: "id" must be a string or an integer')
-    params = value.get("params", {})
+    params = {} if value.get("params") is None else value["params"]
     if not isinstance(params, dict):
         raise ProtocolError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
     return Message(value["method"], params, value.get("id"))
@@ -362,8 +364,10 @@ def error_response(request_id: Optional[RequestId], error: ProtocolError) -> Dic
 WINDOWS = os.name == "nt"
 #: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe %d, whose other end
 #: only this server holds, is closed: by the server's death, however it dies. It ignores the signals by which
-#: Codex is asked to stop, holds none of Codex's pipes, and is swept away with the group after the run.
-WATCHED = '(trap "" HUP INT TERM; read -r _ <&%d; kill -KILL 0) >/dev/null 2>&1 & exec %d<&-; exec "$@"'
+#: Codex is asked to stop, gives Codex a second to end its commands, holds none of Codex's pipes, and is swept
+#: away with the group after the run.
+WATCHED = ('(trap "" HUP INT TERM; read -r _ <&%d; kill -INT 0; sleep 1; kill -KILL 0) >/dev/null 2>&1 & '
+           'exec %d<&-; exec "$@"')
 
 
 def watch_pipe() -> Optional[int]:
@@ -405,6 +409,30 @@ def signal_group(pid: int, name: str) -> None:
         pass  # nobody is left in the group
 
 
+def sweep(pid: int, mark: str) -> None:
+    """Ends what is left of a group, and on Linux also what has left it, by the `mark` in its environment.
+
+    Where this process is the first of a container, the group's orphans are its own to bury.
+    """
+    signal_group(pid, "SIGKILL")
+    if WINDOWS:
+        return
+    import signal
+
+    for entry in os.listdir("/proc") if mark and os.path.isdir("/proc/self") else ():
+        try:
+            with open("/proc/%d/environ" % int(entry), "rb") as file:
+                if mark.encode() in file.read().split(b"\0"):
+                    os.kill(int(entry), signal.SIGKILL)
+        except (OSError, ValueError):
+            pass  # not a process, not ours, or gone
+    try:
+        while True:
+            os.waitpid(-pid, 0)
+    except ChildProcessError:
+        pass
+
+
 def selectable(pipe: Any) -> Any:
     """What a selector can wait for to read from `pipe`. On Windows a worker copies it into a socket."""
     if not WINDOWS:
@@ -423,6 +451,24 @@ def selectable(pipe: Any) -> Any:
 
     threading.Thread(target=copy, daemon=True).start()
     return near
+
+
+def set_nonblocking(pipe: Any) -> bool:
+    """Has writes to `pipe` take what they can at once; false where that can't be had."""
+    if not WINDOWS:
+        os.set_blocking(pipe.fileno(), False)
+    return not WINDOWS
+
+
+def hung_up(fd: int) -> bool:
+    """Whether the other side of `fd` has closed it, whatever is still unread; false where that can't be told."""
+    if WINDOWS:
+        return False
+    import select
+
+    poller = select.poll()
+    poller.register(fd, getattr(select, "POLLRDHUP", 0))
+    return bool(poller.poll(0))
 
 
 def read_some(source: Any) -> bytes:
@@ -451,7 +497,7 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 
 
 def started_by_codex(marker: str) -> bool:
-    """Whether a Codex that a server like this one runs, with `marker` in its environment, started this process.
+    """Whether a Codex that a server like this one runs, with `marker` set in its environment, started this process.
 
     Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
     process that the other server started.
@@ -460,14 +506,14 @@ def started_by_codex(marker: str) -> bool:
         return bool(os.environ.get(marker))
     import subprocess
 
-    leader = os.getsid(0)
+    leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
     try:
         if os.path.isdir("/proc/self"):
             with open("/proc/%d/environ" % leader, "rb") as file:
-                return b"\0" + marker.encode() + b"=" in b"\0" + file.read()
+                return re.search(b"\0" + mark, b"\0" + file.read()) is not None
         found = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
-        return b" " + marker.encode() + b"=" in found.stdout
+        return re.search(b" " + mark, found.stdout) is not None
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -527,13 +573,9 @@ class Writer:
                 self._changed.notify_all()
 
     def wait_for_room(self, limit: int, patience: float) -> bool:
-        """Waits until at most `limit` bytes are unsent; false if for `patience` seconds none went out."""
+        """Waits until at most `limit` bytes are unsent; false if it takes more than `patience` seconds."""
         with self._changed:
-            while self._unsent > limit and not self._broken:
-                before = self._unsent
-                if not self._changed.wait(patience) and self._unsent == before:
-                    return False
-        return True
+            return self._changed.wait_for(lambda: self._unsent <= limit or self._broken, patience)
 
     def _work(self) -> None:
         while True:
@@ -564,7 +606,8 @@ class Writer:
 #: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
-MAX_WARNINGS = 20
+#: How many warnings an answer can have, and characters of Codex's own words.
+MAX_WARNINGS, MAX_WORDS = 20, 2000
 
 #: What a caller can do about a failure, by what is found in Codex's words, in lower case.
 ADVICE = (
@@ -596,8 +639,7 @@ def codex_words(text: str) -> str:
             break
         text = text[:start] + inner + text[end + 1:]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    text = re.split(r"\n\s*(?:[Ss]tack backtrace|Backtrace):", text)[0].strip()
-    return text if len(text) <= 2000 else text[:2000] + "\u2026"
+    return re.split(r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):", text)[0].strip()
 
 
 def stderr_words(text: str) -> str:
@@ -664,6 +706,8 @@ class Turn:
             return ""
         try:
             event = load_json(line.decode("utf-8", "replace"))
+            if b"\\ud" in line or b"\\uD" in line:
+                event = well_formed(event)
         except ValueError:
             event = None
         if isinstance(event, dict) and isinstance(event.get("type"), str):
@@ -699,7 +743,7 @@ class Turn:
 
     def warn(self, text: str) -> None:
         """Notes a warning for the answer, once."""
-        text = codex_words(text)
+        text = codex_words(text)[:MAX_WORDS]
         if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
 
@@ -733,10 +777,11 @@ class Turn:
                              "user to update Codex (npm install -g @openai/codex).")
         if self.state == "completed":
             return
-        words = self.error or stderr_words(stderr) or self.stray
+        words = (self.error or stderr_words(stderr) or self.stray)[:MAX_WORDS]
         if not self.begun and "already has an active writer" in stderr:
             raise SessionBusy("")
-        self.lost = not self.begun and "no rollout found" in words
+        # Of a new session whose first message is refused Codex keeps nothing.
+        self.lost = not self.begun and ("no rollout found" in words or not self.expected and "maximum length" in words)
         raise RunFailure("Codex %s (%s): %s\n%s" % (
             "could not finish the turn" if self.begun else "did not start the turn", ending,
             words or "it gave no reason", next(text for key, text in ADVICE if key in words.lower())))
@@ -799,12 +844,13 @@ class CodexRun:
 
     def __init__(self, command: List[str], cwd: str, watch: Optional[int]) -> None:
         """Starts the process. Raises OSError, ValueError."""
-        self._process = spawn(command, cwd, dict(os.environ, **{MARKER: str(os.getpid())}), watch)
+        self._mark = os.urandom(8).hex()
+        self._process = spawn(command, cwd, dict(os.environ, **{MARKER: self._mark}), watch)
         self._line, self._cut = bytearray(), False
         self._head = self._tail = b""
+        self._open, self._out_open, self._stopping = 2, True, False
         self._ladder: List[Tuple[float, str]] = []
         self._over: Optional[float] = None
-        self._stopped: Optional[str] = None
 
     def signal(self, name: str) -> None:
         """Sends a signal to the whole group.
@@ -818,16 +864,17 @@ class CodexRun:
 
         Raises Stopped if the call was stopped before the turn had ended. Nothing of the run is left then.
         """
-        threading.Thread(target=self._feed, args=(prompt,), daemon=True).start()
+        self._unsent, self._turn, self._control = memoryview(prompt), turn, control
         try:
-            self._supervise(turn, control)
+            self._supervise()
         finally:
-            self.signal("SIGKILL")
+            # What a turn has left running on purpose, outside the group, stays only if the turn has ended well.
+            sweep(self._process.pid, "" if turn.state == "completed" else "%s=%s" % (MARKER, self._mark))
             self._process.wait()
-            self._process.stdout.close()
-            self._process.stderr.close()
-        if self._stopped and turn.state == "running" and not turn.broken:
-            raise Stopped(self._stopped)
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                pipe.close()
+        if turn.state == "running" and not turn.broken:
+            control.check()
         code = self._process.returncode
         return "exit code %d" % code if code >= 0 else "ended by signal %d" % -code
 
@@ -836,33 +883,27 @@ class CodexRun:
         middle = b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
         return (self._head + middle + self._tail).decode("utf-8", "replace")
 
-    def _feed(self, prompt: bytes) -> None:
-        """Writes the prompt; a worker of its own, since Codex may never read it. It ends with the group."""
-        try:
-            with self._process.stdin as pipe:
-                unsent = memoryview(prompt)
-                while unsent:
-                    unsent = unsent[pipe.write(unsent):]
-        except OSError:
-            pass  # Codex has closed its input: what became of the turn is told by its events
-
-    def _supervise(self, turn: Turn, control: Control) -> None:
+    def _supervise(self) -> None:
         """The loop of a run, from its first event until the process has gone."""
         import selectors
         import subprocess
 
         process, gone = self._process, None  # type: Any, Optional[float]
-        out, err = selectable(process.stdout), selectable(process.stderr)
         with selectors.DefaultSelector() as selector:
-            reading = {selector.register(source, selectors.EVENT_READ).fileobj for source in (out, err)}
+            for pipe, handler in ((process.stdout, self._take_events), (process.stderr, self._take_errors)):
+                selector.register(selectable(pipe), selectors.EVENT_READ, handler)
+            if not set_nonblocking(process.stdin):
+                threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
+            elif not self._feed(process.stdin):
+                selector.register(process.stdin, selectors.EVENT_WRITE, self._feed)
             while True:
                 now = time.monotonic()
                 if gone is None and process.poll() is not None:
                     gone = now
-                if gone is not None and (not reading or now > gone + DRAIN):
+                if gone is not None and (self._open == 0 or now > gone + DRAIN):
                     break
-                self._steer(now, turn, control, out in reading)
-                if not reading:
+                self._steer(now)
+                if self._open == 0:
                     try:
                         process.wait(TICK)
                     except subprocess.TimeoutExpired:
@@ -872,44 +913,63 @@ class CodexRun:
                 if gone is not None and not ready:
                     break
                 for key, _ in ready:
-                    chunk = read_some(key.fileobj)
-                    if not chunk:
+                    if key.data(key.fileobj):
                         selector.unregister(key.fileobj)
-                        reading.remove(key.fileobj)
-                    elif key.fileobj is out:
-                        self._take(chunk, turn, control)
-                    else:
-                        room = max(0, MAX_STDERR - len(self._head))
-                        self._head += chunk[:room]
-                        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
         if self._line:
-            control.say(turn.feed(self._line, self._cut))
+            self._control.say(self._turn.feed(self._line, self._cut))
 
-    def _take(self, chunk: bytes, turn: Turn, control: Control) -> None:
-        """Feeds the turn the lines that `chunk` completes. Of a line of over MAX_EVENT only the start is kept."""
+    def _feed(self, pipe: Any) -> bool:
+        """Writes what the pipe takes of the prompt; true at its end, or if Codex does not want more of it."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[:1 << 16]):]
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # Codex has closed its input: what became of the turn is told by its events
+        pipe.close()
+        return True
+
+    def _take_events(self, source: Any) -> bool:
+        """Feeds the turn the lines that came. Of a line of over MAX_EVENT only the start is kept. True at the end."""
+        chunk = read_some(source)
         self._line += chunk
         if b"\n" in chunk:
             *lines, self._line = self._line.split(b"\n")
             for line in lines:
-                progress, self._cut = turn.feed(line, self._cut), False
+                progress, self._cut = self._turn.feed(line, self._cut), False
                 if progress:
-                    control.say(progress)
+                    self._control.say(progress)
         elif len(self._line) > MAX_EVENT:
             self._cut = True
             del self._line[4096:]
+        if not chunk:
+            self._open -= 1
+            self._out_open = False
+        return not chunk
 
-    def _steer(self, now: float, turn: Turn, control: Control, open_output: bool) -> None:
+    def _take_errors(self, source: Any) -> bool:
+        """Keeps the beginning and the end of what Codex says on standard error. True at the end."""
+        chunk = read_some(source)
+        room = max(0, MAX_STDERR - len(self._head))
+        self._head += chunk[:room]
+        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
+        if not chunk:
+            self._open -= 1
+        return not chunk
+
+    def _steer(self, now: float) -> None:
         """Decides which signals are due."""
-        if self._stopped is None:
+        if not self._stopping:
             try:
-                control.check()
+                self._control.check()
             except Stopped as stop:
-                self._stopped = stop.reason
+                self._stopping = True
                 if stop.reason != "shutdown":  # then Codex.close sends the signals, to all runs at once
                     self._climb(now)
-        if turn.broken:
+        if self._turn.broken:
             self.signal("SIGKILL")
-        if turn.state == "running" and open_output:
+        if self._turn.state == "running" and self._out_open:
             self._over = None
         elif self._over is None:
             self._over = now
@@ -1286,7 +1346,8 @@ class Codex:
         try:
             run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
         except (OSError, ValueError) as error:
-            raise RunFailure("Codex (%s) could not be started: %s. Check its installation." % (codex, error)) from None
+            raise RunFailure("Codex (%s) could not be started in %s: %s. Check whether it can in a terminal." % (
+                codex, options.cwd, error)) from None
         try:
             self._finish(run, prompt, turn, control)
         except SessionBusy:
@@ -1408,6 +1469,8 @@ class MachineLocks:
                     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
                     self._fd = os.open(self._path, flags, 0o600)
                 return lock_byte(self._fd, byte, take)
+            except FileNotFoundError:
+                return True  # no Codex home, so no session yet that anybody could use
             except OSError as error:
                 self._useless = True
                 log("%s can't be used as a lock (%s): this server goes on, but does not see whether another one on "
@@ -1431,9 +1494,9 @@ def session_directory(codex_home: str, session_id: str) -> Optional[str]:
 # prompts: the attribution line and the text of each tool
 # ------------------------------------------------------------------------------------------------------------
 
-#: Codex's session picker shows 98 characters of a first message on 120 columns. An attribution of at most 58
+#: Codex's session picker shows 96 characters of a first message on 120 columns. An attribution of at most 55
 #: leaves 40 to tell sessions apart, so it gives way where client, tool and origin are long.
-ATTRIBUTION_LENGTH = 58
+ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
@@ -1442,11 +1505,10 @@ def attribution(client: str, tool: str, origin: str) -> str:
     layout = "AI agent %s MCP %s/%s:"
     if len(layout % (client, origin, tool)) > ATTRIBUTION_LENGTH:
         tool = tool[len("codex_"):]
-    over = len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH
-    if over > 0:
-        client = one_line(client, max(8, len(client) - over))
-        over = len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH
-    return layout % (client, one_line(origin, max(8, len(origin) - max(0, over))), tool)
+    over = max(0, len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH)
+    origin = one_line(origin, max(8, len(origin) - over))
+    over = max(0, len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH)
+    return layout % (one_line(client, max(8, len(client) - over)), origin, tool)
 
 
 REVIEWER = """\
@@ -1643,7 +1705,7 @@ def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
             if name == "sandbox" and value in SANDBOXES:
                 problems.append("more than that is for the operator of this server to allow (CODEX_MCP_SANDBOX)")
     if problems:
-        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems))
+        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
 
 
 def resume_command(session_id: str) -> str:
@@ -1815,7 +1877,7 @@ class ToolRunner:
             cwd = cwd or session_directory(self._settings.codex_home, session_id)
         if cwd is None:
             where, cwd = "the working directory of this server", self._settings.cwd
-        if not os.path.isdir(cwd):
+        if not os.path.isabs(cwd) or not os.path.isdir(cwd):
             raise RunFailure("Nothing was sent to Codex: %s is %s, which is not an existing directory. Give another one "
                           "as cwd." % (where, quoted(cwd)))
         return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
@@ -1823,7 +1885,7 @@ class ToolRunner:
 
     def _stopped_text(self, call: Call, turn: Turn, reason: str) -> str:
         if reason != "timeout":
-            return "The call was stopped: the client left, or the server was told to end."
+            return "The call was stopped (%s)." % reason
         then = ("Codex was stopped; what it did so far stays in the session. Call again with this session_id to go on, "
                 "with a larger timeout_ms." if turn.begun else "Codex had not begun. Call again later, or with a "
                 "larger timeout_ms.")
@@ -1903,19 +1965,13 @@ class Server:
             self._send(error_response(None, error))
 
     def close(self, patience: float) -> None:
-        """Stops all calls within about `patience` seconds."""
+        """Stops all calls within about `patience` seconds. They get no answer: the client is leaving."""
         with self._lock:
             requests = list(self._in_flight.values())
+            self._in_flight.clear()
         for request in requests:
             request.control.stop("shutdown")
         self._runner.close(patience)
-        end = time.monotonic() + 0.05
-        while self._in_flight and time.monotonic() < end:
-            time.sleep(0.002)
-
-    def busy(self) -> bool:
-        """Whether calls are in flight."""
-        return bool(self._in_flight)
 
     def _respond(self, response: Optional[Dict[str, Any]]) -> None:
         if response is not None:
@@ -1949,7 +2005,8 @@ class Server:
         meta = message.params.get("_meta", {})
         if not isinstance(meta, dict):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" must be an object')
-        modern = META + "protocolVersion" in meta and message.method != "initialize"
+        modern = message.method == "server/discover" or message.method != "initialize" and any(
+            META + name in meta for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
         client = self._client
         if modern:
             self._check_modern(meta)
@@ -1967,7 +2024,7 @@ class Server:
             if message.params.get("cursor") is not None:
                 raise ProtocolError(INVALID_PARAMS, "Invalid params: all tools are on one page, there is no cursor")
             answer(dict(cacheable, tools=self._tools))
-        elif message.method == "server/discover" and modern:
+        elif message.method == "server/discover":
             answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
                         instructions=INSTRUCTIONS))
         elif message.method == "initialize":
@@ -1980,9 +2037,9 @@ class Server:
 
     def _check_modern(self, meta: Dict[str, Any]) -> None:
         """Checks what MCP 2026-07-28 wants in every request. Raises ProtocolError."""
-        revision = meta[META + "protocolVersion"]
+        revision = meta.get(META + "protocolVersion")
         if not isinstance(revision, str):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "%sprotocolVersion" must be a string' % META)
+            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" needs "%sprotocolVersion", a string' % META)
         if revision not in MODERN_REVISIONS:
             raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
                 "supported": list(MODERN_REVISIONS), "requested": revision})
@@ -2093,8 +2150,9 @@ def serve(settings: Settings) -> None:
             with open(0, "rb", buffering=1 << 16, closefd=False) as stream:
                 for line in read_lines(stream):
                     server.receive(line)
-                    if not writer.wait_for_room(MAX_UNSENT, 30):
-                        break
+                    while not writer.wait_for_room(MAX_UNSENT, 0.2):
+                        if hung_up(0):
+                            return
         except OSError:
             pass  # the input can't be read: as good as its end
         finally:
@@ -2103,9 +2161,8 @@ def serve(settings: Settings) -> None:
     threading.Thread(target=read, name="reader", daemon=True).start()
     log("version %s serves MCP on standard input and output" % VERSION)
     os.read(wake_read, 1)
-    busy = server.busy()
-    server.close(0.25)
-    writer.wait_for_room(0, 0.05 if busy else 0.4)
+    server.close(0.3)
+    writer.wait_for_room(0, 0.1)
     os._exit(0)  # without waiting for workers that hang on a pipe
 
 
@@ -2114,12 +2171,16 @@ def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
     import subprocess
 
     try:
-        done = subprocess.run([codex, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=30)
-    except (OSError, subprocess.SubprocessError) as error:
+        process = spawn([codex, *arguments], os.getcwd(), dict(os.environ), None)
+    except OSError as error:
         return False, one_line(str(error), 200)
-    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-    return done.returncode == 0, one_line(lines[-1] if lines else "it said nothing", 200)
+    try:
+        lines = b"\n".join(process.communicate(timeout=10)).decode("utf-8", "replace").strip().splitlines()
+    except subprocess.TimeoutExpired:
+        sweep(process.pid, "")
+        return False, "no answer within 10 s"
+    # Codex 0.77.0 shows a part of the API key.
+    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", one_line(lines[-1] if lines else "no words", 200))
 
 
 def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
@@ -2131,7 +2192,11 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
         return
     good, words = ask_codex(codex, "--version")
     yield good, "Codex", "%s, %s%s" % (codex, words, "" if good else ". Install it again: npm install -g @openai/codex")
+    if not good:
+        return
     good, words = ask_codex(codex, "login", "status")
+    if not good and os.environ.get("CODEX_API_KEY"):
+        good, words = True, words + "; but CODEX_API_KEY is set, which codex exec takes"
     try:
         with open(os.path.join(settings.codex_home, "config.toml"), encoding="utf-8") as file:
             provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', file.read(), re.MULTILINE)
@@ -2206,7 +2271,7 @@ def main() -> int:
         serve(settings)
     import argparse  # not for the server: it must be there at once
 
-    parser = argparse.ArgumentParser(prog="codex_persistent_mcp.py", description="An MCP server over standard input and "
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog="codex_persistent_mcp.py", description="An MCP server over standard input and "
                                      "output (without options) that runs each tool call as a turn of a Codex session.")
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--check", action="store_true", help="say what the server would use and whether it works")

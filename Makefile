@@ -1,0 +1,37 @@
+# The commands of this repository. Each makes what it needs, in the ignored folders .venv and .e2e.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test e2e lint fuzz soak bench clean
+
+demo:            ## one conversation, shown: no account needed
+	$(PYTHON) tests/demo.py
+
+test: .venv/made ## the tests with the fake codex
+	$(RUN) -m pytest tests --ignore=tests/e2e
+
+e2e:             ## the tests with the real Codex CLI and real MCP clients, from npm and PyPI
+	$(PYTHON) tests/e2e/install.py
+	$(PYTHON) tests/e2e/install_clients.py
+	.e2e/venv/bin/python -m pytest tests/e2e
+
+lint: .venv/made ## style and types
+	$(RUN) -m ruff check --line-length 110 .
+	$(RUN) -m mypy codex_persistent_mcp.py
+
+fuzz: .venv/made ## random input; FUZZ="--cases N" for another number of cases
+	$(RUN) tests/fuzz.py $(FUZZ)
+
+soak: .venv/made ## five minutes of everything at once; SOAK="--seconds N" for another time
+	$(RUN) tests/soak.py $(SOAK)
+
+bench: .venv/made ## speed and memory, as ratios
+	$(RUN) tests/bench.py $(BENCH)
+
+clean:
+	rm -rf .venv .e2e .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/made: tests/requirements.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --requirement tests/requirements.txt
+	touch $@

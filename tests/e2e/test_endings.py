@@ -1,0 +1,88 @@
+"""However the server ends in the middle of a turn, nothing of the run is left, and the session goes on.
+
+The run is whole: Codex's Node shim, its native binary, and a shell command of its, in the sandbox (where
+Codex gives it a POSIX session of its own) and without one.
+"""
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import List
+
+import pytest
+
+from client import Client, session_of
+from real import Process, Real, still_there, wait
+
+#: Steps: a signal, "EOF", or seconds to wait.
+ENDINGS = {
+    "end of input": ["EOF"],
+    "SIGINT": ["SIGINT"],
+    "SIGHUP": ["SIGHUP"],
+    "as Claude Code ends it": ["SIGINT", 0.1, "SIGTERM"],
+    "as Codex ends it": ["EOF", "SIGTERM", 0.04, "SIGKILL"],
+    "as Gemini CLI ends it": ["SIGTERM"],
+    "SIGKILL to the server alone": ["SIGKILL"],
+    "a crash of the interpreter": ["SIGSEGV"],
+}
+#: Seconds that the issue allows, and what a loaded machine gets on top.
+GONE, LEFT, SLACK = 2.0, 0.5, 1.0
+
+
+def end(client: Client, steps: List[object]) -> None:
+    for step in steps:
+        if step == "EOF":
+            client.process.stdin.close()
+        elif isinstance(step, float):
+            time.sleep(step)
+        elif client.process.poll() is None:
+            os.kill(client.process.pid, getattr(signal, str(step)))
+
+
+def run_with_a_command(real: Real, client: Client, sandbox: str, command: str = "sleep 302") -> List[Process]:
+    """Starts a turn, waits until its command runs, all sleeps in it, and returns all processes of the run."""
+    client.start_call("codex_chat", {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t")
+    wait(lambda: len([p for p in real.processes() if p.command == "sleep 302"]) == command.count("sleep"),
+         "command of Codex")
+    members = [p for p in real.processes() if p.pid != client.process.pid]
+    commands = [p.command for p in members]
+    assert any(c.startswith("node ") for c in commands) and any("/vendor/" in c for c in commands), commands
+    return members
+
+
+@pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
+@pytest.mark.parametrize("ending", list(ENDINGS))
+def test_nothing_of_a_run_is_left(real: Real, ending: str, sandbox: str) -> None:
+    client = real.start(env={"CODEX_MCP_SANDBOX": sandbox})
+    members = run_with_a_command(real, client, sandbox)
+    told = " ".join(p["message"] for p in client.progress("t"))
+    session = re.search(r"codex resume ([0-9a-f-]{36})", told).group(1)
+    steps = ENDINGS[ending]
+    begin = time.monotonic()
+    end(client, steps)
+    client.process.wait(GONE + SLACK)
+    left = time.monotonic() - begin
+    wait(lambda: not still_there(members), lambda: "end of %s" % [p[:5] for p in still_there(members)],
+         max(0.1, GONE + SLACK - left))
+    gone = time.monotonic() - begin
+    assert real.processes() == []  # nothing new was started either
+    print("server left after %.2f s, all gone after %.2f s" % (left, gone))
+    assert left < LEFT + SLACK or "SIGKILL" in steps
+    answer = real.start().chat("Go on.", session_id=session)
+    assert session_of(answer) == session
+    assert "sleep 302" in real.heard() and "Go on." in real.heard()
+
+
+@pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGKILL to the server alone"])
+@pytest.mark.parametrize("command", ["trap '' HUP INT TERM; sleep 302; true",
+                                     "nohup sleep 302 >/dev/null 2>&1 & sleep 302"])
+def test_a_command_that_ignores_signals_goes_too(real: Real, command: str, ending: str, sandbox: str) -> None:
+    client = real.start(env={"CODEX_MCP_SANDBOX": sandbox})
+    members = run_with_a_command(real, client, sandbox, command)
+    end(client, ENDINGS[ending])
+    client.process.wait(GONE + SLACK)
+    wait(lambda: not still_there(members), lambda: "end of %s" % [p[:5] for p in still_there(members)],
+         GONE + SLACK)

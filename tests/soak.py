@@ -1,0 +1,484 @@
+#!/usr/bin/env python3
+"""Soak (`make soak`): servers, clients and a Codex that misbehaves at random, for minutes; then the account.
+
+    soak.py [--seconds N] [--seed N]
+
+Two servers live from start to end; two more are ended again and again by the end of input, SIGINT, SIGTERM, SIGKILL,
+or all of these as the Codex CLI does it, in the middle of calls. All of them share sessions. Each call is a scenario
+of the fake codex, with chance cancels and short timeouts. Ends by itself, at the latest 30 s after its time.
+
+Flat means: threads, open files and files in the Codex home are no more at the end than after the warm-up, when no
+call runs; memory is at most 8 MB more (what Python keeps of the largest turn in it).
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+sys.dont_write_bytecode = True
+from client import HERE, Client  # noqa: E402
+
+FAKE = os.path.join(HERE, "fake_codex.py")
+PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
+LINUX = os.path.isdir("/proc/self")
+#: Seconds after its own timeout within which a call must be answered, and after which nothing may be left of a run.
+LATE, GONE = 12.0, 2.0
+#: Megabytes that a server may have grown by.
+GROWTH = 8.0
+
+OPEN = "FAKE:session\nFAKE:started\n"
+BEAT = "FAKE:mark {n}\nFAKE:sleep 0.03\n" * 3
+LONG = OPEN + "FAKE:mark {n}\nFAKE:sleep 0.05\n" * 400
+DONE = "FAKE:say reply {n}\nFAKE:completed\n"
+#: Scenario: its steps, how often, and whether it can succeed (yes, no).
+SCENARIOS: Dict[str, Tuple[str, int, bool]] = {
+    "good": (OPEN + BEAT + DONE, 12, True),
+    "floods stderr": ("FAKE:stderr-flood 3\n" + OPEN + BEAT + DONE, 1, True),
+    "floods events": (OPEN + "FAKE:events 20000\n" + BEAT + DONE, 1, True),
+    "long line": (OPEN + "FAKE:long-line 2\n" + BEAT + DONE, 1, True),
+    "junk lines": ("FAKE:raw junk\nFAKE:hex ff00fe0a\n" + OPEN + "FAKE:raw [7]\n" + BEAT + DONE, 2, True),
+    "grandchild": (OPEN + "FAKE:grandchild\n" + BEAT + DONE, 2, True),
+    "does not leave": (OPEN + BEAT + DONE + "FAKE:hang\n", 1, True),
+    "stubborn, does not leave": ("FAKE:stubborn\n" + OPEN + BEAT + DONE + "FAKE:hang\n", 1, True),
+    "hangs": (LONG, 3, False),
+    "hangs in silence": ("FAKE:hang\n", 1, False),
+    "stubborn": ("FAKE:stubborn\n" + LONG, 2, False),
+    "grandchild, hangs": (OPEN + "FAKE:grandchild\n" + LONG, 2, False),
+    "exits": ("FAKE:exit 3\n", 1, False),
+    "exits in the turn": (OPEN + "FAKE:mark {n}\nFAKE:exit 0\n", 1, False),
+    "half a line": (OPEN + 'FAKE:partial {{"type":"item.comp\nFAKE:exit 1\n', 1, False),
+    "fails": (OPEN + BEAT + "FAKE:failed no luck\n", 2, False),
+    "closes stdout": (OPEN + "FAKE:close-stdout\nFAKE:hang\n", 1, False),
+    "another session": ("FAKE:session 0199aaaa-0000-7000-8000-000000000001\nFAKE:hang\n", 1, False),
+}
+
+
+def processes() -> List[Tuple[int, int, str, bytes]]:
+    """Pid, parent, state and environment (or, where that can't be had alone, all that ps shows) of every process."""
+    found = []
+    if LINUX:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open("/proc/%s/stat" % name) as file:
+                        state, parent = file.read().rpartition(")")[2].split()[:2]
+                    with open("/proc/%s/environ" % name, "rb") as raw:
+                        found.append((int(name), int(parent), state, raw.read()))
+                except OSError:
+                    pass
+        return found
+    listing = subprocess.run(["ps", "-A", "-wwE", "-o", "pid=,ppid=,stat=,command="], stdout=subprocess.PIPE).stdout
+    for line in listing.splitlines():
+        pid, parent, state, rest = (line.split(None, 3) + [b""])[:4]
+        found.append((int(pid), int(parent), state.decode(), rest))
+    return found
+
+
+def alive(tag: str, but: Optional[int] = None) -> List[int]:
+    """The living processes with SOAK_SERVER=`tag` in their environment, but for the server `but`."""
+    mark = b"SOAK_SERVER=" + tag.encode()
+    return [pid for pid, _, state, env in processes() if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())]
+
+
+def vitals(pid: int) -> Dict[str, float]:
+    """Threads, open files, memory (MB) and zombies of a process; the first three only where there is /proc."""
+    zombies = sum(parent == pid and state[0] == "Z" for _, parent, state, _ in processes())
+    if not LINUX:
+        return {"zombies": zombies}
+    with open("/proc/%d/status" % pid) as file:
+        status = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+    return {"threads": int(status["Threads"]), "open files": len(os.listdir("/proc/%d/fd" % pid)),
+            "memory": int(status["VmRSS"].split()[0]) / 1024, "zombies": zombies}
+
+
+class Call:
+    """A call in flight, and what is known of it."""
+
+    def __init__(self, number: str, scenario: str, session: Optional[str], timeout: float) -> None:
+        self.number, self.scenario, self.session, self.timeout = number, scenario, session, timeout
+        self.begin = time.monotonic()
+        self.cancel_at: Optional[float] = None
+        self.fence: Optional[str] = None  # the ping after the cancel: what comes after its answer is too late
+        self.answers = 0
+
+
+class SoakClient(Client):
+    """A client that keeps nothing but its calls. The lock of Client guards them."""
+
+    def __init__(self, soak: Soak, tag: str) -> None:
+        self.soak, self.tag = soak, tag
+        self.calls: Dict[str, Call] = {}
+        self.passed: Set[str] = set()
+        self.count = 0
+        super().__init__(dict(soak.env, SOAK_SERVER=tag), program=PROGRAM)
+        self.send({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}})
+
+    def _read_messages(self) -> None:
+        for line in self.process.stdout:
+            message = json.loads(line)
+            with self._changed:
+                self.soak.answer(self, message)
+
+    def _read_errors(self) -> None:
+        for line in self.process.stderr:
+            if b"Traceback" in line or b"internal error" in line:
+                self.soak.fault("faults on stderr", line.decode("utf-8", "replace").strip())
+
+    def pending(self) -> List[Call]:
+        with self._changed:
+            return [call for call in self.calls.values() if not call.answers and call.cancel_at != 0]
+
+
+class Soak:
+    """The whole run: its account and its servers."""
+
+    def __init__(self, root: str, seconds: float, seed: int) -> None:
+        self.root, self.random = root, random.Random(seed)
+        self.end = time.monotonic() + seconds
+        self.home, self.notes = os.path.join(root, "home"), os.path.join(root, "notes")
+        for name in ("home", "notes", "work", "tmp"):
+            os.mkdir(os.path.join(root, name))
+        self.env = {"CODEX_BIN": FAKE, "CODEX_HOME": self.home, "FAKE_CODEX_DIR": self.notes, "TMPDIR": os.path.join(root, "tmp"),
+                    "CODEX_MCP_CWD": os.path.join(root, "work"), "FAKE_CODEX_VERSION": "0.77.0", "FAKE_CODEX_DO": "",
+                    "CODEX_MCP_SANDBOX": "", "CODEX_MCP_TIMEOUT_MS": "", "CODEX_MCP_MAX_PARALLEL": "8"}
+        self.lock = threading.Lock()
+        self.outcomes: Counter[str] = Counter()
+        self.endings: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.examples: List[str] = []
+        self.sessions: List[str] = []
+        self.session_of: Dict[str, str] = {}
+        self.made = 0
+        self.slowest_exit = 0.0
+        self.clients: List[SoakClient] = []
+        self.quiet = False  # while the steady servers are measured
+
+    def fault(self, kind: str, what: str) -> None:
+        with self.lock:
+            self.faults[kind] += 1
+            if self.faults[kind] <= 3:
+                self.examples.append("%s: %s" % (kind, what[:600]))
+
+    # one call
+
+    def start(self, client: SoakClient) -> None:
+        """Sends one call, of a scenario by chance."""
+        r = self.random
+        with self.lock:
+            name = r.choices(list(SCENARIOS), [weight for _, weight, _ in SCENARIOS.values()])[0]
+            session = r.choice(self.sessions[-12:]) if self.sessions and r.random() < 0.75 else None
+            timeout = r.choice([1.0, 1.5, 3.0]) if not SCENARIOS[name][2] or r.random() < 0.1 else 8.0
+            self.made += 1
+            client.count += 1
+            cancel = r.random() < 0.15
+            wait = r.random() * 1.5
+        call = Call("%s-%d" % (client.tag, client.count), name, session, timeout)
+        if cancel:
+            call.cancel_at = call.begin + wait
+        if session:
+            self.session_of[call.number] = session
+        arguments: Dict[str, Any] = {"prompt": SCENARIOS[name][0].format(n=call.number), "timeout_ms": int(timeout * 1000)}
+        if session:
+            arguments["session_id"] = session
+        with client._changed:
+            client.calls[call.number] = call
+        client.send({"jsonrpc": "2.0", "id": call.number, "method": "tools/call",
+                     "params": {"name": "codex_chat", "arguments": arguments, "_meta": {"progressToken": call.number}}})
+
+    def answer(self, client: SoakClient, message: Dict[str, Any]) -> None:
+        """Takes one message of a server, in the order in which they came."""
+        key = message.get("id")
+        if message.get("method") == "notifications/progress":
+            call = client.calls.get(message["params"]["progressToken"])
+            if call is None or call.answers or call.fence in client.passed:
+                self.fault("messages after an answer or a cancel", json.dumps(message))
+            return
+        if not isinstance(key, str) or key == "hello":
+            if key != "hello":
+                self.fault("wrong answers", json.dumps(message))
+            return
+        if key.startswith("fence "):
+            client.passed.add(key)
+            return
+        call = client.calls.get(key)
+        if call is None:
+            return self.fault("answers doubled", "%s: nobody waits for it" % key)
+        call.answers += 1
+        if call.answers > 1:
+            return self.fault("answers doubled", "%s (%s)" % (key, call.scenario))
+        if call.fence in client.passed:
+            return self.fault("messages after an answer or a cancel", "%s (%s)" % (key, call.scenario))
+        self.outcomes[self.judge(call, message)] += 1
+
+    def judge(self, call: Call, message: Dict[str, Any]) -> str:
+        """What became of a call; notes an answer that cannot be."""
+        result = message.get("result")
+        if result is None:
+            self.fault("wrong answers", "%s: %s" % (call.scenario, json.dumps(message)))
+            return "error"
+        text = "\n".join(block["text"] for block in result["content"])
+        if not result.get("isError"):
+            got = result["structuredContent"]
+            good = SCENARIOS[call.scenario][2] and got["reply"] == "reply " + call.number and (
+                call.session in (None, got["session_id"]))
+            if not good:
+                self.fault("wrong answers", "%s (%s): %s" % (call.number, call.scenario, text))
+            with self.lock:
+                self.session_of[call.number] = got["session_id"]
+                if call.session is None:
+                    self.sessions.append(got["session_id"])
+            return "succeeded"
+        kinds = (("No answer within", "timed out"), ("stopped: the client left", "stopped with the server"),
+                 ("open elsewhere", "session open elsewhere"))
+        kind = next((word for mark, word in kinds if mark in text), "failed")
+        if SCENARIOS[call.scenario][2] and kind == "failed":
+            self.fault("wrong answers", "%s (%s): %s" % (call.number, call.scenario, text))
+        return kind
+
+    # servers
+
+    def drive(self, client: SoakClient, until: float, most: int) -> None:
+        """Makes calls, at most `most` at once, cancels some, and looks for lost ones, until `until`."""
+        while time.monotonic() < until:
+            now = time.monotonic()
+            if not self.quiet and len(client.pending()) < most:
+                self.start(client)
+            self.look_after(client, now)
+            time.sleep(0.05)
+
+    def look_after(self, client: SoakClient, now: float) -> None:
+        with client._changed:
+            calls = list(client.calls.values())
+        for call in calls:
+            if call.answers and now > call.begin + 60 or call.fence in client.passed and now > call.begin + 60:
+                with client._changed:
+                    client.calls.pop(call.number)
+            elif call.answers or call.cancel_at == 0:
+                continue
+            elif call.cancel_at and now >= call.cancel_at:
+                call.cancel_at, call.fence = 0, "fence " + call.number
+                self.outcomes["cancelled"] += 1
+                client.notify("notifications/cancelled", {"requestId": call.number})
+                client.send({"jsonrpc": "2.0", "id": call.fence, "method": "ping"})
+            elif now > call.begin + call.timeout + LATE:
+                call.cancel_at = 0
+                self.fault("answers lost", "%s (%s, %g s)" % (call.number, call.scenario, call.timeout))
+
+    def steady(self, client: SoakClient) -> None:
+        try:
+            self.drive(client, self.end, 3)
+            self.settle(client, 15)
+        except (OSError, ValueError) as error:
+            self.fault("servers died", "%s: %r" % (client.tag, error))
+
+    def settle(self, client: SoakClient, patience: float) -> None:
+        """Waits until no call of a server is in flight."""
+        end = time.monotonic() + patience
+        while client.pending() and time.monotonic() < end:
+            self.look_after(client, time.monotonic())
+            time.sleep(0.05)
+
+    def restless(self, slot: int) -> None:
+        """One server after the other, each ended in the middle of its calls."""
+        number = 0
+        while time.monotonic() < self.end - 3:
+            number += 1
+            client = self.client("r%d.%d." % (slot, number))
+            try:
+                self.drive(client, min(self.end - 2, time.monotonic() + 1 + self.random.random() * 6), 3)
+            except (OSError, ValueError) as error:
+                self.fault("servers died", "%s: %r" % (client.tag, error))
+            self.finish(client, self.random.choice(["EOF", "SIGINT", "SIGTERM", "SIGKILL", "SIGKILL", "EOF SIGTERM SIGKILL",
+                                                    "SIGINT SIGTERM"]))
+
+    def client(self, tag: str) -> SoakClient:
+        client = SoakClient(self, tag)
+        with self.lock:
+            self.clients.append(client)
+        return client
+
+    def finish(self, client: SoakClient, ending: str) -> None:
+        """Ends a server, and looks whether anything is left of it."""
+        begin = time.monotonic()
+        self.endings[ending] += 1
+        pending = client.pending()
+        for what in ending.split():
+            if what == "EOF":
+                client.process.stdin.close()
+            else:
+                client.process.send_signal(getattr(signal, what))
+            if what != ending.split()[-1]:
+                time.sleep(0.04 if "EOF" in ending else 0.1)
+        try:
+            client.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.fault("servers that did not leave", "%s after %s" % (client.tag, ending))
+            client.process.kill()
+        client.process.wait()
+        if "KILL" not in ending:
+            self.slowest_exit = max(self.slowest_exit, time.monotonic() - begin)
+        gone = time.monotonic()
+        while alive(client.tag) and time.monotonic() < gone + GONE:
+            time.sleep(0.05)
+        for pid in alive(client.tag):
+            self.fault("orphans", "pid %d of server %s, ended by %s" % (pid, client.tag, ending))
+            kill(pid)
+        client.close()
+        self.outcomes["in flight when the server was ended"] += sum(not call.answers for call in pending)
+
+    # the account
+
+    def measure(self, steady: List[SoakClient]) -> List[Dict[str, float]]:
+        """The vitals of the steady servers while nothing runs."""
+        self.quiet = True
+        for client in steady:
+            self.settle(client, 15)
+        best = [vitals(client.process.pid) for client in steady]
+        for _ in range(30):  # a cancelled run, or a worker that has answered, may still be leaving
+            time.sleep(0.1)
+            best = [{key: min(old[key], new[key]) for key in old}
+                    for old, new in zip(best, [vitals(client.process.pid) for client in steady])]
+        self.quiet = False
+        return best
+
+    def stray_files(self) -> List[str]:
+        return sorted(os.path.join(folder, name)[len(self.root) + 1:] for where in (self.home, self.env["TMPDIR"])
+                      for folder, _, names in os.walk(where) for name in names
+                      if not folder.startswith(os.path.join(self.home, "sessions")))
+
+    def check_order(self) -> int:
+        """Reads the marks of the turns in the order in which they were made. Returns how many turns there were."""
+        try:
+            with open(os.path.join(self.notes, "marks")) as file:
+                marks = file.read().split()
+        except OSError:
+            marks = []
+        now: Dict[str, str] = {}
+        over: Set[str] = set()
+        newest: Dict[Tuple[str, str], int] = {}
+        for number in marks:
+            session = self.session_of.get(number)
+            if session is None:
+                continue  # a new session that nobody was told of
+            if now.get(session) == number:
+                continue
+            if number in over:
+                self.fault("turns interleaved", "%s went on after %s, session %s" % (number, now[session], session))
+            over.add(now.get(session, ""))
+            now[session] = number
+            tag, _, count = number.rpartition("-")
+            if int(count) < newest.get((session, tag), 0) and number not in over:
+                self.fault("turns out of order", "%s after %d, session %s" % (number, newest[session, tag], session))
+            newest[session, tag] = max(newest.get((session, tag), 0), int(count))
+        return len(set(marks))
+
+    def run(self, seconds: float) -> None:
+        steady = [self.client("s%d." % number) for number in (1, 2)]
+        workers = [threading.Thread(target=self.steady, args=(client,), daemon=True) for client in steady]
+        workers += [threading.Thread(target=self.restless, args=(slot,), daemon=True) for slot in (1, 2)]
+        for worker in workers:
+            worker.start()
+        time.sleep(min(30.0, seconds / 3))
+        before, files_before = self.measure(steady), self.stray_files()
+        said = time.monotonic()
+        while time.monotonic() < self.end:
+            time.sleep(0.5)
+            if time.monotonic() > said + 30:
+                said = time.monotonic()
+                print("  %3.0f s left, %d calls, %d faults" % (self.end - said, self.made, sum(self.faults.values())), flush=True)
+        self.quiet = True
+        for worker in workers:
+            worker.join(20)
+        after, files_after = self.measure(steady), self.stray_files()
+        for client in steady:
+            left = alive(client.tag, client.process.pid)
+            for pid in left:
+                self.fault("orphans", "pid %d of server %s, which is idle" % (pid, client.tag))
+            self.finish(client, "EOF")
+        for pid in alive(""):
+            self.fault("orphans", "pid %d at the end" % pid)
+        turns = self.check_order()
+        self.report(turns, before, after, files_before, files_after)
+
+    def report(self, turns: int, before: List[Dict[str, float]], after: List[Dict[str, float]],
+               files_before: List[str], files_after: List[str]) -> None:
+        print("calls made                        %d, %d turns seen, on %d sessions" % (self.made, turns, len(self.sessions)))
+        for name, count in sorted(self.outcomes.items(), key=lambda pair: -pair[1]):
+            print("  %-40s %6d" % (name, count))
+        print("servers ended                     %d: %s; slowest %.2f s (SIGKILL not counted)" % (
+            sum(self.endings.values()), ", ".join("%s %d" % pair for pair in sorted(self.endings.items())), self.slowest_exit))
+        for name in ("answers lost", "answers doubled", "messages after an answer or a cancel", "wrong answers", "orphans",
+                     "turns interleaved", "turns out of order", "servers that did not leave", "servers died", "faults on stderr"):
+            print("%-40s %d" % (name, self.faults[name]))
+        for number, (old, new) in enumerate(zip(before, after), 1):
+            for name in old:
+                limit = old[name] + (GROWTH if name == "memory" else 0)
+                bad = new[name] > (0 if name == "zombies" else limit)
+                print("%-40s %g -> %g%s" % ("%s of server %d%s" % (name, number, ", MB" if name == "memory" else ""),
+                                            round(old[name], 1), round(new[name], 1), "   NOT FLAT" if bad else ""))
+                if bad:
+                    self.fault("not flat", "%s of server %d: %g, then %g" % (name, number, old[name], new[name]))
+        print("%-40s %d -> %d (%s)" % ("files besides sessions", len(files_before), len(files_after), ", ".join(files_after[:5])))
+        if len(files_after) > len(files_before):
+            self.fault("not flat", "files: %s" % files_after)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seed", type=int, default=None, help="for the same choices, though not the same timing")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print("soak: %g s, Python %s, --seed %d" % (options.seconds, sys.version.split()[0], seed), flush=True)
+    root = tempfile.mkdtemp(prefix="soak-")
+    soak = Soak(root, options.seconds, seed)
+
+    def clean() -> None:
+        for client in soak.clients:
+            kill(client.process.pid) if client.process.poll() is None else None
+        for pid, _, state, env in processes():
+            if ("FAKE_CODEX_DIR=" + soak.notes).encode() in env and pid != os.getpid():
+                kill(pid)
+        shutil.rmtree(root, ignore_errors=True)
+
+    def overdue() -> None:
+        print("FAILED: not over 30 s after its time", flush=True)
+        clean()
+        os._exit(1)
+
+    watchdog = threading.Timer(options.seconds + 30, overdue)
+    watchdog.daemon = True
+    watchdog.start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        soak.run(options.seconds)
+    finally:
+        watchdog.cancel()
+        clean()
+    for example in soak.examples:
+        print("  " + example)
+    print("FAILED: %d faults" % sum(soak.faults.values()) if soak.faults else "nothing lost, nothing left behind")
+    return 1 if soak.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
