@@ -606,8 +606,10 @@ class Writer:
 #: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
-#: How many warnings an answer can have, and characters of Codex's own words.
-MAX_WARNINGS, MAX_WORDS = 20, 2000
+#: How many warnings an answer can have.
+MAX_WARNINGS = 20
+#: Where an error of Codex ends for everybody but its makers.
+BACKTRACE = r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):"
 
 #: What a caller can do about a failure, by what is found in Codex's words, in lower case.
 ADVICE = (
@@ -627,7 +629,7 @@ ADVICE = (
 
 
 def codex_words(text: str) -> str:
-    """What an error of Codex says, without the JSON around it, colours and backtraces."""
+    """What an error of Codex says, without the JSON around it, colours and backtraces, and not too long."""
     for _ in range(4):
         start, end = text.find("{"), text.rfind("}")
         try:
@@ -638,18 +640,19 @@ def codex_words(text: str) -> str:
         if not inner:
             break
         text = text[:start] + inner + text[end + 1:]
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    return re.split(r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):", text)[0].strip()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", re.split(BACKTRACE, text)[0]).strip()
+    return text if len(text) <= 2000 else text[:2000] + "\u2026"
 
 
 def stderr_words(text: str) -> str:
     """What Codex's standard error says of a failure, without its noise."""
-    lines = [line.rstrip() for line in codex_words(text).splitlines() if line.strip()]
+    lines = [line.rstrip() for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
     logged = re.compile(r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?")
     noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACKTRACE")
     plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
     first = next((index for index, line in enumerate(plain) if line.lower().startswith("error")), 0)
-    return "\n".join((plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)])[:12])
+    chosen = plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)]
+    return codex_words("\n".join(chosen[:12]))
 
 
 def item_progress(item: Dict[str, Any], finished: bool) -> str:
@@ -743,7 +746,7 @@ class Turn:
 
     def warn(self, text: str) -> None:
         """Notes a warning for the answer, once."""
-        text = codex_words(text)[:MAX_WORDS]
+        text = codex_words(text)
         if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
 
@@ -777,7 +780,7 @@ class Turn:
                              "user to update Codex (npm install -g @openai/codex).")
         if self.state == "completed":
             return
-        words = (self.error or stderr_words(stderr) or self.stray)[:MAX_WORDS]
+        words = self.error or stderr_words(stderr) or self.stray
         if not self.begun and "already has an active writer" in stderr:
             raise SessionBusy("")
         # Of a new session whose first message is refused Codex keeps nothing.
@@ -1011,8 +1014,8 @@ class LiveRefused(LiveError):
 class WebSocket:
     """A client's end of a WebSocket (RFC 6455) over a Unix socket, for JSON-RPC messages in text frames."""
 
-    def __init__(self, path: str) -> None:
-        """Connects, and shakes hands. Raises OSError, LiveError."""
+    def __init__(self, path: str, check: Callable[[], None]) -> None:
+        """Connects, and shakes hands, calling `check` meanwhile. Raises OSError, LiveError."""
         import base64
         import hashlib
         import socket
@@ -1035,7 +1038,8 @@ class WebSocket:
                                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
             end = time.monotonic() + ANSWER
             while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
-                if not self._read(end - time.monotonic()):
+                check()
+                if not self._read(TICK) and time.monotonic() > end:
                     raise LiveError("it does not answer")
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -1133,7 +1137,7 @@ class LiveRun:
         self._options, self._session = options, options.session_id or ""
         self._message_id = os.urandom(16).hex()
         self._last_id, self._answer = 0, {}  # type: int, Dict[str, Any]
-        self._active = self._sent = False
+        self._active = self._sent = self._withdrawn = False
         self._queued = self._turn_id = ""
         self._commands: Dict[str, str] = {}
         self._usage: Optional[Dict[str, Any]] = None
@@ -1153,31 +1157,31 @@ class LiveRun:
             RunFailure: the call may not run with the session's rights, or it is not known what became of the turn.
             Stopped: the call was stopped, and the turn with it.
         """
-        self._turn, self._control = turn, control
+        self._turn, self._control, self._check = turn, control, control.check
         try:
-            self._socket = WebSocket(self._path)
-        except FileNotFoundError:
-            raise SessionBusy("") from None
-        except (OSError, AttributeError, LiveError) as error:  # AttributeError: no Unix sockets on this platform
-            raise SessionBusy("Codex's app-server could not be used: %s" % error) from None
-        try:
-            self._join()
-            self._submit(prompt.decode("utf-8"))
-            while turn.state == "running":
-                control.check()
-                self._receive(TICK)
-        except Stopped:
-            self._withdraw()
-            raise
-        except (OSError, LiveError) as error:
+            self._socket = WebSocket(self._path, control.check)
+            try:
+                self._join()
+                self._submit(prompt.decode("utf-8"))
+                while turn.state == "running":
+                    control.check()
+                    self._receive(TICK)
+            except Stopped:
+                self._withdraw()
+                raise
+            finally:
+                self._socket.close()
+        except (OSError, AttributeError, LiveError, Stopped) as error:  # AttributeError: no Unix sockets here
+            if isinstance(error, Stopped) and (error.reason != "timeout" or self._turn_id or self._withdrawn):
+                raise
+            why = "Codex's app-server could not be used: %s" % (
+                "it has no control socket here" if isinstance(error, FileNotFoundError) else
+                "it was still busy, or silent" if isinstance(error, Stopped) else error)
             if not self._sent:
-                raise SessionBusy("Codex's app-server could not be used: %s" % error) from None
-            raise RunFailure("The connection to Codex's app-server, which has this session open, failed (%s). %s: look "
-                             "at the session before you send it again." % (
-                                 error, "Codex had taken the message and may still work on it" if self._turn_id else
-                                 "It is not known whether Codex took the message")) from None
-        finally:
-            self._socket.close()
+                raise SessionBusy(why) from None
+            raise RunFailure("The session is open elsewhere, and %s. %s: look at the session before you send it again." % (
+                why, "Codex had taken the message and may still work on it" if self._turn_id else
+                "It is not known whether Codex took the message")) from None
         return "in the session that is open elsewhere"
 
     def _join(self) -> None:
@@ -1185,6 +1189,8 @@ class LiveRun:
         self._ask("initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
                   capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
         self._socket.send({"method": "initialized"})
+        if self._session not in (self._ask("thread/loaded/list").get("data") or ()):
+            raise LiveError("it does not have this session open")
         # Any further member would change the person's own settings.
         session = self._ask("thread/resume", threadId=self._session, excludeTurns=True)
         if text_in(session, "thread", "id") != self._session:
@@ -1217,12 +1223,11 @@ class LiveRun:
         self._turn.fold({"type": "thread.started", "thread_id": self._session})
         self._sent = True
         try:
-            added = self._ask("thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
-                              input=[{"type": "text", "text": prompt}])
+            self._ask("thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
+                      input=[{"type": "text", "text": prompt}])
         except LiveRefused:
             self._sent = False
             raise
-        self._queued = text_in(added, "queuedSubmission", "id")
         while not self._turn_id:
             self._control.check()
             try:
@@ -1231,19 +1236,23 @@ class LiveRun:
                     self._ask("thread/queue/start", threadId=self._session, queuedSubmissionId=self._queued)
             except LiveRefused:
                 pass  # it has started by itself, or another turn runs first
-            self._control.say("Waits for its turn in the open window of session " + self._session)
-            self._receive(TICK)
+            if not self._turn_id:
+                self._control.say("Waits for its turn in the open window of session " + self._session)
+                self._receive(TICK)
 
     def _withdraw(self) -> None:
         """Takes the message back, or stops the turn with the commands that it runs; within WITHDRAW seconds."""
         end, this = time.monotonic() + WITHDRAW, {"threadId": self._session}
+        self._check = lambda: None
         try:
             while self._sent and self._turn.state == "running" and time.monotonic() < end:
                 try:
                     if self._turn_id:
                         self._ask("turn/interrupt", turnId=self._turn_id, **this)
                         break
-                    if self._ask("thread/queue/delete", queuedSubmissionId=self._queued, **this).get("deleted"):
+                    if self._queued and self._ask("thread/queue/delete", queuedSubmissionId=self._queued,
+                                                  **this).get("deleted") is True:
+                        self._withdrawn = True
                         return
                 except LiveRefused:
                     pass  # in its first moments a turn can't be interrupted, and would then run on
@@ -1254,17 +1263,19 @@ class LiveRun:
             log("a turn in session %s may not have been stopped: %s" % (self._session, error))
 
     def _ask(self, method: str, **params: Any) -> Dict[str, Any]:
-        """The result of a request. Raises OSError, LiveError."""
+        """The result of a request. Raises OSError, LiveError, and Stopped unless the turn is being withdrawn."""
         self._last_id += 1
         self._socket.send({"id": self._last_id, "method": method, "params": params})
-        end = time.monotonic() + ANSWER
+        end = time.monotonic() + (ANSWER if self._check == self._control.check else WITHDRAW)
         while self._answer.get("id") != self._last_id:
+            self._check()
             if time.monotonic() > end:
                 raise LiveError("it did not answer %s" % method)
             self._receive(TICK)
+        if "error" in self._answer:
+            raise LiveRefused("%s: %s" % (method, one_line(text_in(self._answer, "error", "message"), 200)))
         if not isinstance(self._answer.get("result"), dict):
-            words = text_in(self._answer, "error", "message")
-            raise LiveRefused("%s: %s" % (method, one_line(words, 200) or "no result"))
+            raise LiveError("its answer to %s makes no sense" % method)
         return self._answer["result"]
 
     def _receive(self, patience: float) -> None:
@@ -1273,9 +1284,11 @@ class LiveRun:
         method, params = text_in(message, "method"), object_in(message, "params")
         if not method and message.get("id") == self._last_id:
             self._answer = message
+            self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
         elif method and "id" in message and text_in(params, "threadId") == self._session:
             # Never answered from here: to approve is the person's right.
-            self._control.say("Codex asks for approval (%s): only the user can give it, in the open window" % method)
+            self._control.say("Codex asks for approval, which only the user can give in the open window: %s" % (
+                text_in(params, "command") or method))
         elif method and text_in(params, "threadId") == self._session:
             self._notice(method, params)
 
