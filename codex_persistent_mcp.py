@@ -5,9 +5,9 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of its own store; a person can go on
-with the same conversation in a terminal with `codex resume <session_id>`, and the agent after that. (Codex's
-events call a session a thread; this file says session. A thread of this process is a worker.)
+An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of its own store; a person can go
+on with the same conversation in a terminal with `codex resume <session_id>`, and the agent after that.
+(Codex's events call a session a thread; this file says session. A thread of this process is a worker.)
 
 The way of one call through the rooms of this file, each of which uses only rooms above it:
 
@@ -24,8 +24,9 @@ The way of one call through the rooms of this file, each of which uses only room
     bytes out      transport      the only writer of standard output
 
 What it starts: for each call one `codex exec`, through /bin/sh, which leaves a watcher in the same process
-group, so that Codex ends even if this process is killed; for --check `codex --version` and `codex login status`.
-What it reads: its environment, and of Codex's session files the first line, for the session's directory.
+group, so that Codex ends even if this process is killed; for --check, `codex --version` and `login status`.
+What it reads: its environment; the first line of a session's file, for the session's directory; and, to end
+what a stopped turn has left, on Linux the environments of this user's processes.
 What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty lock
 file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control socket, there too.
 It keeps no state of its own: the conversations live in Codex's session store.
@@ -35,19 +36,21 @@ from __future__ import annotations
 import sys
 
 if sys.path[:1] == [""]:
-    del sys.path[0]  # `pipx run URL` runs this text with `python -c`, which would import from the user's directory
+    del sys.path[0]  # `pipx run URL` runs this text with `python -c`, which would import from the directory
 
 import json
 import os
 import re
+import select
+import signal
 import threading
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # constants, settings
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 NAME = "codex-persistent-mcp"
 #: Version of this file, as told to clients and by `--version`.
@@ -58,7 +61,6 @@ LEGACY_REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 BATCH_REVISION = "2025-03-26"
 #: Revisions of MCP in which every request carries its own `_meta`.
 MODERN_REVISIONS = ("2026-07-28",)
-
 #: Error codes of JSON-RPC 2.0, and the one of MCP 2026-07-28 that this server can need.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 INTERNAL_ERROR, UNSUPPORTED_REVISION = -32603, -32022
@@ -73,10 +75,10 @@ MAX_MESSAGE = 128 << 20
 MAX_EVENT = 32 << 20
 #: Bytes of Codex's standard error kept from its beginning, and as many from its end.
 MAX_STDERR = 32 << 10
-#: Calls waiting and running at once; further ones are refused at once.
-MAX_CALLS = 256
 #: Bytes of answers that wait for a client that does not read; past that, no further message is read.
 MAX_UNSENT = 64 << 20
+#: Calls waiting and running at once, further ones are refused at once; and warnings of one answer.
+MAX_CALLS, MAX_WARNINGS = 256, 20
 
 #: Seconds. How often a running call looks at its deadline, its cancellation and its process.
 TICK = 0.1
@@ -88,9 +90,13 @@ PATIENCE = 1.0
 DRAIN = 0.5
 #: Seconds from one progress message to the next, at least; and the longest silence.
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0
+#: Seconds for one answer of Codex's app-server, and for stopping a turn there.
+ANSWER, WITHDRAW = 10.0, 2.0
 
 #: A session id as Codex makes it and `codex resume` takes it.
 UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+
+JsonObject = Dict[str, Any]
 
 
 class Settings(NamedTuple):
@@ -120,21 +126,21 @@ def read_settings(env: Dict[str, str]) -> Settings:
         text = env.get(name) or str(default)
         if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
             return int(text)
-        problems.append("%s is %r; it takes a whole number from %d to %d" % (name, text, low, high))
+        problems.append(f"{name} is {text!r}; it takes a whole number from {low} to {high}")
         return default
 
     sandbox = env.get("CODEX_MCP_SANDBOX") or None
     if sandbox and sandbox not in SANDBOXES:
-        problems.append("CODEX_MCP_SANDBOX is %r; it takes one of %s" % (sandbox, ", ".join(SANDBOXES)))
+        problems.append(f"CODEX_MCP_SANDBOX is {sandbox!r}; it takes one of {', '.join(SANDBOXES)}")
         sandbox = "read-only"
     cwd = os.path.expanduser(env.get("CODEX_MCP_CWD") or "")
     if not cwd:
         try:
             cwd = os.getcwd()
         except OSError:
-            problems.append("the directory in which the server was started is gone; CODEX_MCP_CWD takes another")
+            problems.append("the directory where the server was started is gone; CODEX_MCP_CWD takes another")
     elif not os.path.isabs(cwd) or not os.path.isdir(cwd):
-        problems.append("CODEX_MCP_CWD is %r; it takes the absolute path of an existing directory" % cwd)
+        problems.append(f"CODEX_MCP_CWD is {cwd!r}; it takes the absolute path of an existing directory")
     return Settings(
         codex=os.path.expanduser(env.get("CODEX_BIN") or "codex"), cwd=cwd,
         origin=env.get("CODEX_PERSISTENT_MCP_ORIGIN") or NAME,
@@ -144,17 +150,19 @@ def read_settings(env: Dict[str, str]) -> Settings:
         problems=tuple(problems))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # errors, and what a call watches while it waits
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 class ProtocolError(Exception):
     """A message that is answered with a JSON-RPC error."""
 
-    def __init__(self, code: int, message: str, data: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(self, code: int, message: str, data: Optional[JsonObject] = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.data = code, message, data
+        self.body: JsonObject = {"code": code, "message": message}
+        if data is not None:
+            self.body["data"] = data
 
 
 class RunFailure(Exception):
@@ -166,11 +174,7 @@ class SessionBusy(RunFailure):
 
 
 class Stopped(Exception):
-    """A call that must end now: `reason` is "timeout", "cancelled" or "shutdown"."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A call that must end now. Its text is the reason: "timeout", "cancelled" or "shutdown"."""
 
 
 def one_line(text: str, limit: int) -> str:
@@ -191,7 +195,7 @@ class Control:
         self._begin = self._told_at = time.monotonic()
         self._deadline = self._begin + timeout_s
         self._send, self._pending, self._told = send, False, False
-        self._stop: Optional[str] = None
+        self._stop = ""
         self._wake = threading.Event()
 
     def stop(self, reason: str) -> None:
@@ -205,9 +209,9 @@ class Control:
 
     def check(self) -> None:
         """Raises `Stopped` if the call must end; tells the progress that is due."""
-        if self._stop is None and time.monotonic() >= self._deadline:
+        if not self._stop and time.monotonic() >= self._deadline:
             self._stop = "timeout"
-        if self._stop is not None:
+        if self._stop:
             raise Stopped(self._stop)
         self._tell(False)
 
@@ -223,7 +227,7 @@ class Control:
         self.check()
 
     def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text` now, or soon, unless something newer comes first; with `at_once` surely now."""
+        """Tells `text`, if any: soon, unless something newer comes first; with `at_once` surely and now."""
         if text and text != self.latest:
             self.latest, self._pending = text, True
         self._tell(at_once)
@@ -236,14 +240,14 @@ class Control:
         if not (self._pending and (at_once or not self._told or silence >= PROGRESS_GAP)):
             if silence < PROGRESS_SILENCE:
                 return
-            text = "%s (%d s so far)" % (one_line(text, 140), now - self._begin)
+            text = f"{one_line(text, 140)} ({now - self._begin:.0f} s so far)"
         self._told_at, self._told, self._pending = now, True, False
         self._send(one_line(text, 160))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # messages: JSON and JSON-RPC 2.0, bytes to checked messages and back
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 RequestId = Union[str, int]
 
@@ -252,7 +256,7 @@ class Message(NamedTuple):
     """A request, or a notification if `id` is None. `params` is an object, {} if left out."""
 
     method: str
-    params: Dict[str, Any]
+    params: JsonObject
     id: Optional[RequestId]
 
 
@@ -274,13 +278,13 @@ def text_in(value: Any, *path: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def object_in(value: Any, *path: str) -> Dict[str, Any]:
+def object_in(value: Any, *path: str) -> JsonObject:
     """The object at `path` in nested objects, or {}."""
     found = value_in(value, *path)
     return found if isinstance(found, dict) else {}
 
 
-def objects_in(value: Any, *path: str) -> List[Dict[str, Any]]:
+def objects_in(value: Any, *path: str) -> List[JsonObject]:
     """The objects in the array at `path` in nested objects, or []."""
     found = value_in(value, *path)
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
@@ -298,7 +302,7 @@ def json_number(text: str) -> Union[int, float]:
 
 def json_constant(text: str) -> None:
     """Refuses NaN and the like, which Python would take."""
-    raise ValueError("%s is not JSON" % text)
+    raise ValueError(f"{text} is not JSON")
 
 
 DECODER = json.JSONDecoder(parse_int=json_number, parse_float=json_number, parse_constant=json_constant)
@@ -312,10 +316,9 @@ def load_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def well_formed(value: Any) -> Any:
-    """A JSON value with U+FFFD for each lone surrogate: UTF-8 cannot carry those, and some clients refuse them."""
-    text = json.dumps(value, ensure_ascii=False)
-    return load_json(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+def well_formed(text: str) -> str:
+    """`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def quoted(value: Any) -> str:
@@ -328,7 +331,7 @@ def decode_line(line: bytes) -> Any:
     try:
         return load_json(line.decode("utf-8-sig"))
     except ValueError as error:
-        raise ProtocolError(PARSE_ERROR, "Parse error: " + one_line(str(error), 200)) from None
+        raise ProtocolError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
 
 
 def read_message(value: Any) -> Optional[Message]:
@@ -349,29 +352,31 @@ def read_message(value: Any) -> Optional[Message]:
     return Message(value["method"], params, value.get("id"))
 
 
-def error_response(request_id: Optional[RequestId], error: ProtocolError) -> Dict[str, Any]:
+def error_response(request_id: Optional[RequestId], error: ProtocolError) -> JsonObject:
     """A JSON-RPC error response; its id is null if that of the request can't be told."""
-    body: Dict[str, Any] = {"code": error.code, "message": error.message}
-    if error.data is not None:
-        body["data"] = error.data
-    return {"jsonrpc": "2.0", "id": request_id, "error": body}
+    return {"jsonrpc": "2.0", "id": request_id, "error": error.body}
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # platform: all that differs between POSIX and Windows
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 WINDOWS = os.name == "nt"
-#: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe %d, whose other end
-#: only this server holds, is closed: by the server's death, however it dies. It ignores the signals by which
-#: Codex is asked to stop, gives Codex a second to end its commands, holds none of Codex's pipes, and is swept
-#: away with the group after the run.
-WATCHED = ('(trap "" HUP INT TERM; read -r _ <&%d; kill -INT 0; sleep 1; kill -KILL 0) >/dev/null 2>&1 & '
-           'exec %d<&-; exec "$@"')
+if WINDOWS:
+    import msvcrt
+else:
+    import fcntl
+
+#: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe {0}, whose other
+#: end only this server holds, is closed: by the server's death, however it dies. It ignores the signals by
+#: which Codex is asked to stop, gives Codex a moment to end its commands, holds none of Codex's pipes, and is
+#: swept away with the group after the run.
+WATCHED = ('(trap "" HUP INT TERM; read -r _ <&{0}; kill -INT 0; sleep .5; kill -KILL 0) >/dev/null 2>&1 & '
+           'exec {0}<&-; exec "$@"')
 
 
 def watch_pipe() -> Optional[int]:
-    """The end of a new pipe for watchers to read; None where there can be none. The other end stays open here."""
+    """The end of a new pipe for watchers to read; the other end stays open here. None without a shell."""
     if WINDOWS or not os.path.exists("/bin/sh"):
         return None
     read_end = os.pipe()[0]
@@ -384,23 +389,23 @@ def spawn(command: List[str], cwd: str, env: Dict[str, str], watch: Optional[int
     """Starts a process as the leader of a group of its own, with pipes. Raises OSError, ValueError."""
     import subprocess  # a quarter of the time that the server takes to start, and not needed for that
 
-    options: Dict[str, Any] = {"start_new_session": True}
+    options: JsonObject = {"start_new_session": True}
     if WINDOWS:
         options = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
     elif watch is not None:
-        command = ["/bin/sh", "-c", WATCHED % (watch, watch), "sh"] + command
+        command = ["/bin/sh", "-c", WATCHED.format(watch), "sh"] + command
         options["pass_fds"] = (watch,)
-    return subprocess.Popen(command, cwd=cwd, env=env, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **options)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, env=env, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe,
+                            **options)
 
 
 def signal_group(pid: int, name: str) -> None:
-    """Sends SIGINT, SIGTERM or SIGKILL to the group that `pid` leads; on Windows each of them ends the tree."""
-    import signal
-    import subprocess
-
+    """Sends SIGINT, SIGTERM or SIGKILL to the group that `pid` leads; on Windows each ends the tree."""
     try:
         if WINDOWS:
+            import subprocess
+
             subprocess.call(["taskkill", "/T", "/F", "/PID", str(pid)], stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         else:
@@ -410,22 +415,20 @@ def signal_group(pid: int, name: str) -> None:
 
 
 def sweep(pid: int, mark: str) -> None:
-    """Ends what is left of a group, and on Linux also what has left it, by the `mark` in its environment.
+    """Ends what is left of a group and, on Linux, what has left it but has `mark` in its environment.
 
     Where this process is the first of a container, the group's orphans are its own to bury.
     """
     signal_group(pid, "SIGKILL")
     if WINDOWS:
         return
-    import signal
-
     for entry in os.listdir("/proc") if mark and os.path.isdir("/proc/self") else ():
         try:
-            with open("/proc/%d/environ" % int(entry), "rb") as file:
+            with open(f"/proc/{int(entry)}/environ", "rb") as file:
                 if mark.encode() in file.read().split(b"\0"):
                     os.kill(int(entry), signal.SIGKILL)
         except (OSError, ValueError):
-            pass  # not a process, not ours, or gone
+            pass  # no process, not this user's, or gone
     try:
         while True:
             os.waitpid(-pid, 0)
@@ -453,24 +456,6 @@ def selectable(pipe: Any) -> Any:
     return near
 
 
-def set_nonblocking(pipe: Any) -> bool:
-    """Has writes to `pipe` take what they can at once; false where that can't be had."""
-    if not WINDOWS:
-        os.set_blocking(pipe.fileno(), False)
-    return not WINDOWS
-
-
-def hung_up(fd: int) -> bool:
-    """Whether the other side of `fd` has closed it, whatever is still unread; false where that can't be told."""
-    if WINDOWS:
-        return False
-    import select
-
-    poller = select.poll()
-    poller.register(fd, getattr(select, "POLLRDHUP", 0))
-    return bool(poller.poll(0))
-
-
 def read_some(source: Any) -> bytes:
     """Reads what there is from something selectable; b"" at its end."""
     try:
@@ -479,17 +464,29 @@ def read_some(source: Any) -> bytes:
         return b""
 
 
+def set_nonblocking(pipe: Any) -> bool:
+    """Has writes to `pipe` take what they can at once; false where that can't be had."""
+    if not WINDOWS:
+        os.set_blocking(pipe.fileno(), False)
+    return not WINDOWS
+
+
+def poll(fd: int, events: int) -> int:
+    """Which of `events`, or of the ends that poll(2) always tells, `fd` has now; 0 on Windows."""
+    if WINDOWS:
+        return 0
+    poller = select.poll()
+    poller.register(fd, events)
+    return sum(state for _, state in poller.poll(0))
+
+
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
     """Locks or unlocks one byte of a file among processes; false if another one has it. Raises OSError."""
     try:
         if WINDOWS:
-            import msvcrt
-
             os.lseek(fd, byte, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
         else:
-            import fcntl
-
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
     except (BlockingIOError, PermissionError):
         return False
@@ -497,7 +494,7 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 
 
 def started_by_codex(marker: str) -> bool:
-    """Whether a Codex that a server like this one runs, with `marker` set in its environment, started this process.
+    """Whether a Codex that a server like this one runs, with `marker` in its environment, started this one.
 
     Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
     process that the other server started.
@@ -509,7 +506,7 @@ def started_by_codex(marker: str) -> bool:
     leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
     try:
         if os.path.isdir("/proc/self"):
-            with open("/proc/%d/environ" % leader, "rb") as file:
+            with open(f"/proc/{leader}/environ", "rb") as file:
                 return re.search(b"\0" + mark, b"\0" + file.read()) is not None
         found = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
@@ -519,23 +516,17 @@ def started_by_codex(marker: str) -> bool:
 
 
 def log(text: str) -> None:
-    """One line for people on standard error; dropped if nobody reads there, so that it never blocks a call."""
+    """One line for people on standard error; dropped if nobody reads there, so that no call waits for it."""
     try:
-        if not WINDOWS:
-            import select
-
-            poller = select.poll()
-            poller.register(2, select.POLLOUT)
-            if not any(state & select.POLLOUT for _, state in poller.poll(0)):
-                return
-        os.write(2, ("%s: %s\n" % (NAME, one_line(text, 500))).encode("utf-8", "replace"))
+        if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
+            os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
     except OSError:
         pass
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # transport: lines from standard input, lines to standard output
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
@@ -577,47 +568,49 @@ class Writer:
         with self._changed:
             return self._changed.wait_for(lambda: self._unsent <= limit or self._broken, patience)
 
+    def drain(self, patience: float) -> None:
+        """Waits until all is sent, for as long as something goes out in each `patience` seconds."""
+        before = -1
+        while not self.wait_for_room(0, patience) and self._unsent != before:
+            before = self._unsent
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._lines:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._lines)
                 line = memoryview(self._lines.popleft())
-            while line:
-                try:
-                    # Not all at once, so that whoever waits for room can see that the client reads.
-                    count = os.write(self._fd, line[:1 << 20])
-                except OSError:
+            try:
+                while line:
+                    count = os.write(self._fd, line[:1 << 16])
+                    line = line[count:]
                     with self._changed:
-                        self._broken = True
-                        self._lines.clear()
+                        self._unsent -= count
                         self._changed.notify_all()
-                    return self._on_broken()
-                line = line[count:]
+            except OSError:
                 with self._changed:
-                    self._unsent -= count
+                    self._broken = True
+                    self._lines.clear()
                     self._changed.notify_all()
+                return self._on_broken()
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # turn: events of `codex exec --json` folded into a turn
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 #: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
-#: How many warnings an answer can have.
-MAX_WARNINGS = 20
 #: Where an error of Codex ends for everybody but its makers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):"
 
 #: What a caller can do about a failure, by what is found in Codex's words, in lower case.
 ADVICE = (
-    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin a new "
-                         "one. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
+    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin "
+     "a new one. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
     ("maximum length", "Send a shorter text; Codex can read files in its working directory itself."),
-    ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or ask the user to correct "
-                        "Codex's config.toml."),
+    ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or ask the user to "
+     "correct Codex's config.toml."),
     ("config.toml", "Ask the user to correct Codex's config.toml."),
     ("not logged in", "Ask the user to run `codex login`."),
     ("401", "Ask the user to run `codex login`, or to check the API key of the model's provider."),
@@ -648,69 +641,68 @@ def stderr_words(text: str) -> str:
     """What Codex's standard error says of a failure, without its noise."""
     lines = [line.rstrip() for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
     logged = re.compile(r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?")
-    noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACKTRACE")
+    noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACK")
     plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
     first = next((index for index, line in enumerate(plain) if line.lower().startswith("error")), 0)
     chosen = plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)]
     return codex_words("\n".join(chosen[:12]))
 
 
-def item_progress(item: Dict[str, Any], finished: bool) -> str:
+def item_progress(item: JsonObject, finished: bool) -> str:
     """The line of progress that an item deserves, "" for none."""
-    kind = item.get("type")
+    kind, text = item.get("type"), text_in(item, "text")
     if kind == "command_execution" and not finished:
         command = text_in(item, "command")
         wrapped = re.fullmatch(r"\S*sh -l?c (['\"]?)(.*)\1", command, re.DOTALL)
         return "Runs: " + (wrapped.group(2) if wrapped else command)
     if kind == "file_change":
-        return "Changes " + ", ".join(os.path.basename(text_in(one, "path")) for one in objects_in(item, "changes")[:5])
+        paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
+        return "Changes " + ", ".join(map(os.path.basename, paths))
     if kind == "web_search":
         return "Searches the web: " + text_in(item, "query")
     if kind == "mcp_tool_call" and not finished:
-        return "Calls %s.%s" % (text_in(item, "server"), text_in(item, "tool"))
+        return f"Calls {text_in(item, 'server')}.{text_in(item, 'tool')}"
     if kind == "todo_list":
         steps = objects_in(item, "items")
         ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
-        return "Plan, %d of %d: %s" % (min(len(steps) - len(ahead) + 1, len(steps)), len(steps),
-                                       ahead[0] if ahead else "done")
+        current = min(len(steps) - len(ahead) + 1, len(steps))
+        return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
     if kind == "reasoning" and finished:
-        return "Thinks: " + text_in(item, "text").strip().split("\n")[0].strip("*# ")
-    if kind == "agent_message" and finished:
-        return "Writes: " + text_in(item, "text")[:400]
-    return ""
+        return "Thinks: " + text.strip().split("\n")[0].strip("*# ")
+    return "Writes: " + text[:400] if kind == "agent_message" and finished else ""
 
 
 class Turn:
     """One turn, folded from its events; what it came to is read afterwards.
 
     `state` goes from "running" to "completed" or "failed"; a turn that Codex adds in the same run opens it
-    again. `broken` is set when the run must be stopped at once, before it does anything else; `lost` when the
-    expected session does not exist.
+    again. `broken` is set when the run must be stopped at once, before it does anything else; `lost` when
+    the expected session does not exist.
     """
 
-    def __init__(self, expected: Optional[str], on_session: Callable[[str], None] = lambda session_id: None) -> None:
-        """`expected` is the session to continue, None for a new one; `on_session` hears the session's id at once."""
+    def __init__(self, expected: Optional[str], on_session: Optional[Callable[[str], None]] = None) -> None:
+        """`expected` is the session to continue, None for a new one; `on_session` hears the id at once."""
         self.expected, self._on_session = expected, on_session
         self.session_id: Optional[str] = None
         self.reply: Optional[str] = None
-        self.usage: Optional[Dict[str, Any]] = None
+        self.usage: Optional[JsonObject] = None
         self.warnings: List[str] = []
         self.state = "running"
         self.error = self.broken = self.stray = ""
         self.begun = self.lost = False
 
     def feed(self, line: Union[bytes, bytearray], cut: bool = False) -> str:
-        """Takes one line of Codex's output, `cut` if it was too long to keep. Returns progress to tell, or ""."""
+        """Takes one line of Codex's output, `cut` if too long to keep. Returns progress to tell, or ""."""
         if cut:
             if self.state == "running" and b'"agent_message"' in line[:200]:
-                self.broken = "Codex's message is over %d MiB, too long to pass on" % (MAX_EVENT >> 20)
+                self.broken = f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on"
             return ""
         if SKIPPED.match(line):
             return ""
         try:
             event = load_json(line.decode("utf-8", "replace"))
             if b"\\ud" in line or b"\\uD" in line:
-                event = well_formed(event)
+                event = load_json(well_formed(json.dumps(event, ensure_ascii=False)))
         except ValueError:
             event = None
         if isinstance(event, dict) and isinstance(event.get("type"), str):
@@ -718,7 +710,7 @@ class Turn:
         self.stray = self.stray or one_line(line[:1000].decode("utf-8", "replace"), 200)
         return ""
 
-    def fold(self, event: Dict[str, Any]) -> str:
+    def fold(self, event: JsonObject) -> str:
         """Takes one event. Returns progress to tell, or ""."""
         kind, item = event["type"], object_in(event, "item")
         if kind == "turn.started":
@@ -752,17 +744,19 @@ class Turn:
 
     def _session_started(self, session_id: str) -> None:
         if not re.fullmatch(UUID, session_id):
-            self.broken = "Codex announced a session without a usable id (%s)" % (one_line(session_id, 80) or "none")
+            found = one_line(session_id, 80) or "none"
+            self.broken = f"Codex announced a session without a usable id ({found})"
         elif self.expected and session_id != self.expected:
             self.lost = True
-            self.broken = ("Codex does not know the session %s here and was about to answer from a new one; it was "
-                           "stopped before that. Check session_id, or leave it out to begin a new session"
-                           % self.expected)
+            self.broken = (f"Codex does not know the session {self.expected} here and was about to answer "
+                           "from a new one; it was stopped before that. Check session_id, or leave it out to "
+                           "begin a new session")
         elif self.session_id and session_id != self.session_id:
-            self.broken = "Codex announced a second session, %s, in the same run" % session_id
+            self.broken = f"Codex announced a second session, {session_id}, in the same run"
         elif not self.session_id:
             self.session_id = session_id
-            self._on_session(session_id)
+            if self._on_session:
+                self._on_session(session_id)
 
     def result(self, stderr: str, ending: str) -> None:
         """Returns if the turn is a success. `ending` says how the run went.
@@ -774,29 +768,30 @@ class Turn:
         if self.broken:
             raise RunFailure(self.broken + ".")
         if self.state == "completed" and self.reply is None:
-            raise RunFailure("Codex finished the turn without a message. Ask again, or ask for a written answer.")
+            raise RunFailure("Codex finished the turn without a message. Ask again, for a written answer.")
         if self.state == "completed" and not self.session_id:
-            raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. Ask the "
-                             "user to update Codex (npm install -g @openai/codex).")
+            raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. "
+                             "Ask the user to update Codex (npm install -g @openai/codex).")
         if self.state == "completed":
             return
         words = self.error or stderr_words(stderr) or self.stray
         if not self.begun and "already has an active writer" in stderr:
             raise SessionBusy("")
-        # Of a new session whose first message is refused Codex keeps nothing.
-        self.lost = not self.begun and ("no rollout found" in words or not self.expected and "maximum length" in words)
-        raise RunFailure("Codex %s (%s): %s\n%s" % (
-            "could not finish the turn" if self.begun else "did not start the turn", ending,
-            words or "it gave no reason", next(text for key, text in ADVICE if key in words.lower())))
+        # Of a new session whose first message it refuses, Codex keeps nothing.
+        kept = self.begun or "no rollout" not in words and (self.expected or "maximum length" not in words)
+        self.lost = not kept
+        what = "could not finish the turn" if self.begun else "did not start the turn"
+        advice = next(text for key, text in ADVICE if key in words.lower())
+        raise RunFailure(f"Codex {what} ({ending}): {words or 'it gave no reason'}\n{advice}")
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # command: options of a turn to an argument list
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Options(NamedTuple):
-    """What one turn of Codex is given. `cwd` is an absolute path; None leaves the rest to Codex's configuration."""
+    """What a turn of Codex is given. `cwd` is an absolute path; None leaves a value to Codex's settings."""
 
     cwd: str
     session_id: Optional[str] = None
@@ -811,7 +806,7 @@ def exec_arguments(options: Options) -> List[str]:
     if options.model:
         arguments += ["-m", options.model]
     if options.effort:
-        arguments += ["-c", 'model_reasoning_effort="%s"' % options.effort]
+        arguments += ["-c", f'model_reasoning_effort="{options.effort}"']
     if options.sandbox:
         arguments += ["-s", options.sandbox]
     if options.session_id:
@@ -830,15 +825,16 @@ def find_codex(name: str) -> str:
     if os.path.dirname(name):
         state = ("is a directory" if os.path.isdir(name) else
                  "is not executable" if os.path.exists(name) else "does not exist")
-    raise RunFailure("The Codex CLI (%s) %s. Install it (npm install -g @openai/codex), or set CODEX_BIN to the "
-                     "absolute path of the executable." % (name, state))
+    raise RunFailure(f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), or set "
+                     "CODEX_BIN to the absolute path of the executable.")
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # codex process: starts, watches and stops one Codex and its whole process group
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
-#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands.
+#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands, and so that
+#: what a stopped run has left can be told from all else.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
@@ -858,7 +854,7 @@ class CodexRun:
     def signal(self, name: str) -> None:
         """Sends a signal to the whole group.
 
-        The group's number cannot have passed to anybody else: until the run is swept, its watcher is in the group.
+        Its number cannot have passed to anybody else: until the run is swept, its watcher is in the group.
         """
         signal_group(self._process.pid, name)
 
@@ -871,15 +867,15 @@ class CodexRun:
         try:
             self._supervise()
         finally:
-            # What a turn has left running on purpose, outside the group, stays only if the turn has ended well.
-            sweep(self._process.pid, "" if turn.state == "completed" else "%s=%s" % (MARKER, self._mark))
+            # What a turn that ended well has left running outside the group may be meant to stay.
+            sweep(self._process.pid, "" if turn.state == "completed" else f"{MARKER}={self._mark}")
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 pipe.close()
         if turn.state == "running" and not turn.broken:
             control.check()
         code = self._process.returncode
-        return "exit code %d" % code if code >= 0 else "ended by signal %d" % -code
+        return f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
 
     def stderr(self) -> str:
         """What was kept of Codex's standard error."""
@@ -893,8 +889,8 @@ class CodexRun:
 
         process, gone = self._process, None  # type: Any, Optional[float]
         with selectors.DefaultSelector() as selector:
-            for pipe, handler in ((process.stdout, self._take_events), (process.stderr, self._take_errors)):
-                selector.register(selectable(pipe), selectors.EVENT_READ, handler)
+            selector.register(selectable(process.stdout), selectors.EVENT_READ, self._take_events)
+            selector.register(selectable(process.stderr), selectors.EVENT_READ, self._take_errors)
             if not set_nonblocking(process.stdin):
                 threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
             elif not self._feed(process.stdin):
@@ -934,7 +930,7 @@ class CodexRun:
         return True
 
     def _take_events(self, source: Any) -> bool:
-        """Feeds the turn the lines that came. Of a line of over MAX_EVENT only the start is kept. True at the end."""
+        """Feeds the turn the lines that came; of one of over MAX_EVENT only the start. True at the end."""
         chunk = read_some(source)
         self._line += chunk
         if b"\n" in chunk:
@@ -947,8 +943,7 @@ class CodexRun:
             self._cut = True
             del self._line[4096:]
         if not chunk:
-            self._open -= 1
-            self._out_open = False
+            self._open, self._out_open = self._open - 1, False
         return not chunk
 
     def _take_errors(self, source: Any) -> bool:
@@ -957,8 +952,7 @@ class CodexRun:
         room = max(0, MAX_STDERR - len(self._head))
         self._head += chunk[:room]
         self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
-        if not chunk:
-            self._open -= 1
+        self._open -= not chunk
         return not chunk
 
     def _steer(self, now: float) -> None:
@@ -968,7 +962,7 @@ class CodexRun:
                 self._control.check()
             except Stopped as stop:
                 self._stopping = True
-                if stop.reason != "shutdown":  # then Codex.close sends the signals, to all runs at once
+                if str(stop) != "shutdown":  # then Codex.close sends the signals, to all runs at once
                     self._climb(now)
         if self._turn.broken:
             self.signal("SIGKILL")
@@ -985,12 +979,10 @@ class CodexRun:
         self._ladder = [(now, "SIGINT"), (now + PATIENCE, "SIGTERM"), (now + 2 * PATIENCE, "SIGKILL")]
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # live session: a turn in a session that a person has open, on Codex's own app-server
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
-#: Seconds for one answer of the app-server, and for stopping a turn there.
-ANSWER, WITHDRAW = 10.0, 2.0
 #: How the app-server names the sandboxes.
 LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write"}
 #: What the app-server need not send: text that comes again, whole, in `item/completed`.
@@ -1026,16 +1018,16 @@ class WebSocket:
                 raise LiveError("its control socket belongs to another user")
         if not stat.S_ISSOCK(told.st_mode):
             raise LiveError("its control socket is no socket")
-        self._buffer, self._parts = bytearray(), bytearray()
-        self._fragmented = False
+        self._buffer, self._parts, self._fragmented = bytearray(), bytearray(), False
         self._timeout = socket.timeout  # before Python 3.10 not yet TimeoutError
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(ANSWER)
             self._socket.connect(os.path.realpath(path))
             key = base64.b64encode(os.urandom(16))
-            self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n")
+            self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                 b"Sec-WebSocket-Key: " + key + b"\r\n\r\n")
             end = time.monotonic() + ANSWER
             while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
                 check()
@@ -1053,11 +1045,11 @@ class WebSocket:
         """Closes the connection."""
         self._socket.close()
 
-    def send(self, message: Dict[str, Any]) -> None:
+    def send(self, message: JsonObject) -> None:
         """Sends one message. Raises OSError."""
         self._send(1, json.dumps(message).encode("ascii"))
 
-    def receive(self, patience: float) -> Optional[Dict[str, Any]]:
+    def receive(self, patience: float) -> Optional[JsonObject]:
         """The next message; None if none comes within `patience` seconds. Raises OSError, LiveError."""
         end = time.monotonic() + patience
         while True:
@@ -1088,7 +1080,7 @@ class WebSocket:
                 return message
 
     def _frame(self) -> Optional[Tuple[bool, int, bytes]]:
-        """Takes one whole frame from the buffer, if it is there: whether it is the last of a message, kind, data."""
+        """Takes a frame from the buffer if it is there: whether it ends a message, its kind, its data."""
         if len(self._buffer) < 2:
             return None
         first, length, start = self._buffer[0], self._buffer[1], 2
@@ -1129,18 +1121,18 @@ class LiveRun:
     """One turn on the app-server, behind the methods of a CodexRun.
 
     The message goes through the app-server's queue, since `turn/start` would steer a turn that the person has
-    just begun. It is known by an id of ours on the message: only what belongs to the turn that took it counts.
+    just begun. It is known by an id of ours on it: only what belongs to the turn that took it counts.
     """
 
     def __init__(self, codex_home: str, options: Options) -> None:
         self._path = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
         self._options, self._session = options, options.session_id or ""
         self._message_id = os.urandom(16).hex()
-        self._last_id, self._answer = 0, {}  # type: int, Dict[str, Any]
+        self._last_id, self._answer = 0, {}  # type: int, JsonObject
         self._active = self._sent = self._withdrawn = False
         self._queued = self._turn_id = ""
         self._commands: Dict[str, str] = {}
-        self._usage: Optional[Dict[str, Any]] = None
+        self._usage: Optional[JsonObject] = None
 
     def signal(self, name: str) -> None:
         """Does nothing: the call's own worker sees the stop, and interrupts the turn."""
@@ -1154,7 +1146,7 @@ class LiveRun:
 
         Raises:
             SessionBusy: nothing was sent, for the reason given.
-            RunFailure: the call may not run with the session's rights, or it is not known what became of the turn.
+            RunFailure: the call may not have the session's rights, or what became of the turn is not known.
             Stopped: the call was stopped, and the turn with it.
         """
         self._turn, self._control, self._check = turn, control, control.check
@@ -1172,23 +1164,25 @@ class LiveRun:
             finally:
                 self._socket.close()
         except (OSError, AttributeError, LiveError, Stopped) as error:  # AttributeError: no Unix sockets here
-            if isinstance(error, Stopped) and (error.reason != "timeout" or self._turn_id or self._withdrawn):
+            stopped = isinstance(error, Stopped)
+            if stopped and (str(error) != "timeout" or self._turn_id or self._withdrawn):
                 raise
-            why = "Codex's app-server could not be used: %s" % (
-                "it has no control socket here" if isinstance(error, FileNotFoundError) else
-                "it was still busy, or silent" if isinstance(error, Stopped) else error)
+            why = "it was busy, or silent, until the end" if stopped else (
+                "it has no control socket here" if isinstance(error, FileNotFoundError) else str(error))
             if not self._sent:
-                raise SessionBusy(why) from None
-            raise RunFailure("The session is open elsewhere, and %s. %s: look at the session before you send it again." % (
-                why, "Codex had taken the message and may still work on it" if self._turn_id else
-                "It is not known whether Codex took the message")) from None
+                raise SessionBusy(f"Codex's app-server could not be used: {why}") from None
+            known = "Codex had taken the message and may still work on it" if self._turn_id else (
+                "It is not known whether Codex took the message")
+            raise RunFailure(f"The session is open elsewhere, and Codex's app-server could not be used to "
+                             f"the end: {why}. {known}: look at the session before you repeat it.") from None
         return "in the session that is open elsewhere"
 
     def _join(self) -> None:
-        """Begins the conversation with the app-server, and waits until no other turn runs. Nothing is sent yet."""
+        """Begins to talk to the app-server, and waits until no other turn runs. Nothing is sent yet."""
         self._ask("initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
                   capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
         self._socket.send({"method": "initialized"})
+        # Asked first, since the app-server would open a session that nobody has open.
         if self._session not in (self._ask("thread/loaded/list").get("data") or ()):
             raise LiveError("it does not have this session open")
         # Any further member would change the person's own settings.
@@ -1198,25 +1192,27 @@ class LiveRun:
         self._active = self._active or text_in(session, "thread", "status", "type") == "active"
         self._compare(session)
         while self._active:
-            self._control.say("Waits for the turn that runs in the open window of session " + self._session)
+            self._control.say(f"Waits for the turn that runs in the open window of session {self._session}")
             self._control.check()
             self._receive(TICK)
 
-    def _compare(self, session: Dict[str, Any]) -> None:
-        """Warns of what the call asked for and the open session does not have. Raises RunFailure if it has too much."""
-        options, sandbox = self._options, LIVE_SANDBOXES.get(text_in(session, "sandbox", "type"), SANDBOXES[-1])
+    def _compare(self, session: JsonObject) -> None:
+        """Warns of what the call can't have there. Raises RunFailure if the session has too many rights."""
+        options = self._options
+        sandbox = LIVE_SANDBOXES.get(text_in(session, "sandbox", "type"), SANDBOXES[-1])
         if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
-            raise RunFailure(
-                "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex resume` window, with "
-                "the sandbox %s, but this call must run with no more than %s. Ask the user to close it and call again "
-                "in a minute, or leave session_id out to begin a new session." % (sandbox, options.sandbox))
-        self._turn.warn("This turn ran in the session that is open elsewhere, most likely in a `codex resume` window, "
-                        "with that session's own settings.")
-        for name, wanted, found in (("sandbox", options.sandbox, sandbox), ("cwd", options.cwd, session.get("cwd")),
+            raise RunFailure("Nothing was sent to Codex: the session is open elsewhere, most likely in a "
+                             f"`codex resume` window, with the sandbox {sandbox}, but this call must run "
+                             f"with no more than {options.sandbox}. Ask the user to close it and call again "
+                             "in a minute, or leave session_id out to begin a new session.")
+        self._turn.warn("This turn ran in the session that is open elsewhere, most likely in a `codex "
+                        "resume` window, with that session's own settings.")
+        for name, wanted, found in (("sandbox", options.sandbox, sandbox),
+                                    ("cwd", options.cwd, session.get("cwd")),
                                     ("model", options.model, session.get("model")),
                                     ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
             if wanted and wanted != found:
-                self._turn.warn("There, %s is %s and not %s." % (name, found or "the configured one", wanted))
+                self._turn.warn(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
 
     def _submit(self, prompt: str) -> None:
         """Hands the message over. From here on it may be taken, unless the app-server says otherwise."""
@@ -1237,11 +1233,11 @@ class LiveRun:
             except LiveRefused:
                 pass  # it has started by itself, or another turn runs first
             if not self._turn_id:
-                self._control.say("Waits for its turn in the open window of session " + self._session)
+                self._control.say(f"Waits for its turn in the open window of session {self._session}")
                 self._receive(TICK)
 
     def _withdraw(self) -> None:
-        """Takes the message back, or stops the turn with the commands that it runs; within WITHDRAW seconds."""
+        """Takes the message back, or stops the turn with the commands that it runs; for WITHDRAW seconds."""
         end, this = time.monotonic() + WITHDRAW, {"threadId": self._session}
         self._check = lambda: None
         try:
@@ -1260,22 +1256,22 @@ class LiveRun:
             for process in self._commands.values():
                 self._ask("thread/backgroundTerminals/terminate", processId=process, **this)
         except (OSError, LiveError) as error:
-            log("a turn in session %s may not have been stopped: %s" % (self._session, error))
+            log(f"a turn in session {self._session} may not have been stopped: {error}")
 
-    def _ask(self, method: str, **params: Any) -> Dict[str, Any]:
-        """The result of a request. Raises OSError, LiveError, and Stopped unless the turn is being withdrawn."""
+    def _ask(self, method: str, **params: Any) -> JsonObject:
+        """The result of a request. Raises OSError, LiveError, and Stopped unless the turn is withdrawn."""
         self._last_id += 1
         self._socket.send({"id": self._last_id, "method": method, "params": params})
         end = time.monotonic() + (ANSWER if self._check == self._control.check else WITHDRAW)
         while self._answer.get("id") != self._last_id:
             self._check()
             if time.monotonic() > end:
-                raise LiveError("it did not answer %s" % method)
+                raise LiveError(f"it did not answer {method}")
             self._receive(TICK)
         if "error" in self._answer:
-            raise LiveRefused("%s: %s" % (method, one_line(text_in(self._answer, "error", "message"), 200)))
+            raise LiveRefused(f"{method}: {one_line(text_in(self._answer, 'error', 'message'), 200)}")
         if not isinstance(self._answer.get("result"), dict):
-            raise LiveError("its answer to %s makes no sense" % method)
+            raise LiveError(f"its answer to {method} makes no sense")
         return self._answer["result"]
 
     def _receive(self, patience: float) -> None:
@@ -1285,14 +1281,14 @@ class LiveRun:
         if not method and message.get("id") == self._last_id:
             self._answer = message
             self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
-        elif method and "id" in message and text_in(params, "threadId") == self._session:
-            # Never answered from here: to approve is the person's right.
-            self._control.say("Codex asks for approval, which only the user can give in the open window: %s" % (
-                text_in(params, "command") or method))
         elif method and text_in(params, "threadId") == self._session:
-            self._notice(method, params)
+            if "id" not in message:
+                return self._notice(method, params)
+            # A request, never answered from here: to approve is the person's right.
+            self._control.say("Codex asks for approval, which only the user can give in the open window: "
+                              f"{text_in(params, 'command') or method}")
 
-    def _notice(self, method: str, params: Dict[str, Any]) -> None:
+    def _notice(self, method: str, params: JsonObject) -> None:
         """Folds a notification on this session into the turn if it belongs there."""
         item = object_in(params, "item")
         if method == "thread/status/changed":
@@ -1302,7 +1298,8 @@ class LiveRun:
         elif method == "item/started" and self._sent and item.get("clientId") == self._message_id:
             self._turn_id = text_in(params, "turnId")
             self._tell("turn.started")
-        if not self._turn_id or self._turn_id not in (text_in(params, "turnId"), text_in(params, "turn", "id")):
+        turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
+        if not self._turn_id or turn_id != self._turn_id:
             return
         if method in ("item/started", "item/completed"):
             if method == "item/completed":
@@ -1311,7 +1308,8 @@ class LiveRun:
                 self._commands[text_in(item, "id")] = text_in(item, "processId")
             summary = item.get("summary")
             text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
-            self._tell(method.replace("/", "."), item=dict(item, type=snake_case(text_in(item, "type")), text=text))
+            kind = snake_case(text_in(item, "type"))
+            self._tell(method.replace("/", "."), item=dict(item, type=kind, text=text))
         elif method == "turn/plan/updated":
             self._tell("item.updated", item={"type": "todo_list", "items": [
                 {"text": text_in(step, "step"), "completed": text_in(step, "status") == "completed"}
@@ -1325,7 +1323,7 @@ class LiveRun:
             self._tell("turn.completed", usage=self._usage)
         elif method == "turn/completed":
             self._tell("turn.failed", error={"message": text_in(params, "turn", "error", "message") or
-                                             "the turn was %s there" % text_in(params, "turn", "status")})
+                                             f"the turn was {text_in(params, 'turn', 'status')} there"})
 
     def _tell(self, kind: str, **event: Any) -> None:
         self._control.say(self._turn.fold(dict(event, type=kind)))
@@ -1353,14 +1351,14 @@ class Codex:
         """
         codex = find_codex(self._name)
         if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
-            raise RunFailure("The directory %s has characters that Windows command files take as their own; use "
-                             "another one, or set CODEX_BIN to codex.exe." % options.cwd)
+            raise RunFailure(f"The directory {options.cwd} has characters that Windows command files take as "
+                             "their own; use another one, or set CODEX_BIN to codex.exe.")
         control.say("Starts Codex")
         try:
             run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
         except (OSError, ValueError) as error:
-            raise RunFailure("Codex (%s) could not be started in %s: %s. Check whether it can in a terminal." % (
-                codex, options.cwd, error)) from None
+            raise RunFailure(f"Codex ({codex}) could not be started in {options.cwd}: {error}. Check whether "
+                             "it can in a terminal.") from None
         try:
             self._finish(run, prompt, turn, control)
         except SessionBusy:
@@ -1378,6 +1376,8 @@ class Codex:
         with self._lock:
             for run in self._runs:
                 run.signal("SIGKILL")
+        while self._runs and time.monotonic() < end + TICK:
+            time.sleep(0.005)  # their workers sweep up
 
     def _finish(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
         with self._lock:
@@ -1386,16 +1386,16 @@ class Codex:
                 control.stop("shutdown")
                 run.signal("SIGKILL")
         try:
-            ending = run.finish(prompt.encode("utf-8", "replace"), turn, control)
+            ending = run.finish(prompt.encode("utf-8"), turn, control)
         finally:
             with self._lock:
                 self._runs.remove(run)
         turn.result(run.stderr(), ending)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # sessions: who may use a session now
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -1455,7 +1455,7 @@ class MachineLocks:
         try:
             for byte in (use + 1, use):
                 while not self._lock_byte(byte, True):
-                    control.say("Waits for session %s, which another server on this machine is using" % session_id)
+                    control.say(f"Waits for session {session_id}, which another server on this machine uses")
                     control.pause(0.05)
         finally:
             # Not taken, it is not given back either: unlocking concerns only this process.
@@ -1486,8 +1486,8 @@ class MachineLocks:
                 return True  # no Codex home, so no session yet that anybody could use
             except OSError as error:
                 self._useless = True
-                log("%s can't be used as a lock (%s): this server goes on, but does not see whether another one on "
-                    "this machine uses the same session" % (self._path, error.strerror or error))
+                log(f"{self._path} can't be used as a lock ({error.strerror}): this server goes on, but does "
+                    "not see whether another one on this machine uses the same session")
                 return True
 
 
@@ -1495,17 +1495,18 @@ def session_directory(codex_home: str, session_id: str) -> Optional[str]:
     """The directory in which a session was started, if Codex's session file tells it."""
     import glob  # needed only for the first call on a session of an earlier server
 
-    pattern = os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % session_id)
+    name = f"rollout-*-{session_id}.jsonl"
     try:
-        with open(glob.glob(pattern)[0], "rb") as file:
+        path = glob.glob(os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", name))[0]
+        with open(path, "rb") as file:
             return text_in(load_json(file.readline(8 << 20).decode("utf-8")), "payload", "cwd") or None
     except (OSError, IndexError, ValueError):
         return None
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # prompts: the attribution line and the text of each tool
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 #: Codex's session picker shows 96 characters of a first message on 120 columns. An attribution of at most 55
 #: leaves 40 to tell sessions apart, so it gives way where client, tool and origin are long.
@@ -1525,36 +1526,33 @@ def attribution(client: str, tool: str, origin: str) -> str:
 
 
 REVIEWER = """\
-You are a strict, independent reviewer for the AI agent that sent this. Your reader is that agent, not a person: \
-be direct and specific, without praise.
-- Look at the repository in the working directory yourself. Do not trust the summary: check its claims against \
-the files, the history and, where that is possible without writing, the tests.
+You are a strict, independent reviewer for the AI agent that sent this. Your reader is that agent, not a \
+person: be direct and specific, without praise.
+- Look at the repository in the working directory yourself. Do not trust the summary: check its claims \
+against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
-- %s
+- First line: the verdict, %s, with the one reason that decides.
 - Then list what blocks (it must change first) apart from what is only advice. Leave out a list that is empty.
-- Name what is missing, risky, unclear or untested, each with file and line where you can, and say what would settle it.
+- Name what is missing, risky, unclear or untested, each with file and line where you can, and say what \
+would settle it.
 - Write in the language of the request above."""
 
-PLAN_VERDICT = """\
-First line: the verdict, "GO", "GO WITH CHANGES" or "STOP", with the one reason that decides, so that the agent \
-knows whether to start the work."""
-FINAL_VERDICT = """\
-First line: the verdict, "DONE", "DONE WITH REMARKS" or "NOT DONE", with the one reason that decides, so that the \
-agent knows whether it may call the work done."""
+PLAN_VERDICT = '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start the work'
+FINAL_VERDICT = '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may say done'
 
 
 def sections(first: str, *others: Tuple[str, str]) -> str:
     """A prompt: the request itself first, where the picker shows it, then the parts that are not empty."""
-    parts = ["# %s\n%s" % (title, text.strip()) for title, text in others if text.strip()]
+    parts = [f"# {title}\n{text.strip()}" for title, text in others if text.strip()]
     return "\n\n".join([first.strip()] + parts)
 
 
-def chat_prompt(arguments: Dict[str, Any]) -> str:
+def chat_prompt(arguments: JsonObject) -> str:
     """The text of `codex_chat`: what the agent wrote, as it is."""
     return arguments["prompt"]
 
 
-def plan_prompt(arguments: Dict[str, Any]) -> str:
+def plan_prompt(arguments: JsonObject) -> str:
     """The text of `codex_guard_plan`."""
     return sections(arguments["requirements"],
                     ("Constraints", arguments.get("constraints", "")),
@@ -1562,7 +1560,7 @@ def plan_prompt(arguments: Dict[str, Any]) -> str:
                     ("Your task", REVIEWER % PLAN_VERDICT))
 
 
-def final_prompt(arguments: Dict[str, Any]) -> str:
+def final_prompt(arguments: JsonObject) -> str:
     """The text of `codex_guard_final`."""
     return sections(arguments["change_summary"],
                     ("Test results, as the agent reports them", arguments.get("test_results", "")),
@@ -1570,48 +1568,49 @@ def final_prompt(arguments: Dict[str, Any]) -> str:
                     ("Your task: review this change before it is called done", REVIEWER % FINAL_VERDICT))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # tools: schemas, checked arguments, a turn to a tool result
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Tool(NamedTuple):
-    """One tool: `texts` are its own arguments (name, description, required), `output` its text in the answer."""
+    """One tool: `texts` are its own arguments (name, description, required), `output` its text in answers."""
 
     name: str
     title: str
     description: str
     texts: Tuple[Tuple[str, str, bool], ...]
     output: Tuple[str, str]
-    prompt: Callable[[Dict[str, Any]], str]
+    prompt: Callable[[JsonObject], str]
     reviews: bool
 
 
-CARRY_ON = (" The answer has session_id: pass it to the next call, of any of the codex tools, to go on in the same "
-            "conversation; leave it out to begin a new one. Give resume_command to the user, who can open the same "
-            "conversation in a terminal with it. A turn can take minutes.")
+CARRY_ON = (" The answer has session_id: pass it to the next call, of any of the codex tools, to go on in "
+            "the same conversation; leave it out to begin a new one. Give resume_command to the user, who "
+            "can open the same conversation in a terminal with it. A turn can take minutes.")
 
 TOOLS = (
     Tool("codex_chat", "Ask Codex",
-         "Send a message to OpenAI's Codex, a second coding agent that can read the repository and run commands "
-         "there, and get its reply: a second opinion, an investigation, a discussion, or work on files if the "
-         "sandbox allows it. To have a plan or a finished change reviewed, take codex_guard_plan or "
-         "codex_guard_final instead." + CARRY_ON,
+         "Send a message to OpenAI's Codex, a second coding agent that can read the repository and run "
+         "commands there, and get its reply: a second opinion, an investigation, a discussion, or work on "
+         "files if the sandbox allows it. To have a plan or a finished change reviewed, take "
+         "codex_guard_plan or codex_guard_final instead." + CARRY_ON,
          (("prompt", "The message to Codex, with all that it needs to know and cannot read in the working "
-                     "directory.", True),),
+           "directory.", True),),
          ("reply", "Codex's reply."), chat_prompt, False),
     Tool("codex_guard_plan", "Have Codex criticise a plan",
-         "Before you start work that is not trivial: Codex checks the plan against the repository as a strict, "
-         "independent reviewer and says whether to go on, what blocks, and what is missing, risky or unclear. It "
-         "edits nothing." + CARRY_ON,
+         "Before you start work that is not trivial: Codex checks the plan against the repository as a "
+         "strict, independent reviewer and says whether to go on, what blocks, and what is missing, risky or "
+         "unclear. It edits nothing." + CARRY_ON,
          (("requirements", "What is to be achieved, as the user asked for it.", True),
           ("plan", "The plan: steps, files, decisions, how it will be tested.", True),
           ("constraints", "What must hold or must not be touched.", False)),
          ("critique", "Codex's criticism; its first line says whether to go on."), plan_prompt, True),
     Tool("codex_guard_final", "Have Codex review a change",
-         "Before you tell the user that work is done: Codex reviews the change in the repository as a strict, "
-         "independent reviewer and says whether it is done, what blocks, and what is missing, risky or untested. "
-         "It edits nothing. Pass the session_id of the plan's check, so that it knows what was agreed." + CARRY_ON,
+         "Before you tell the user that work is done: Codex reviews the change in the repository as a "
+         "strict, independent reviewer and says whether it is done, what blocks, and what is missing, risky "
+         "or untested. It edits nothing. Pass the session_id of the plan's check, so that it knows the plan."
+         + CARRY_ON,
          (("change_summary", "What was changed and why, with the files.", True),
           ("test_results", "Which checks were run and what they printed.", False),
           ("open_questions", "What you are not sure of.", False)),
@@ -1620,63 +1619,71 @@ TOOLS = (
 
 INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in real Codex sessions that the user can open in a terminal.
-1. Before work that is not trivial, call codex_guard_plan with the requirements and your plan; mend what blocks.
+1. Before work that is not trivial, call codex_guard_plan with requirements and plan; mend what blocks.
 2. Before you say that it is done, call codex_guard_final with the same session_id; mend what blocks.
 3. For anything else, call codex_chat.
-Keep the session_id of an answer and pass it to the next call on the same matter. Show the user the resume_command: \
-it continues that conversation in a terminal, and you can go on in it afterwards."""
+Keep the session_id of an answer and pass it to the next call on the same matter. Show the user the \
+resume_command: it continues that conversation in a terminal, and you can go on in it afterwards."""
 
 
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
-    """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is no sandbox."""
+    """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is none."""
     if tool.reviews:
         return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
     return asked or settings.sandbox
 
 
-def input_schema(tool: Tool, settings: Settings) -> Dict[str, Any]:
+def input_schema(tool: Tool, settings: Settings) -> JsonObject:
     """The JSON Schema (2020-12) of a tool's arguments. Each description begins with what is right."""
-    properties: Dict[str, Any] = {}
+    properties: JsonObject = {}
     for name, text, required in tool.texts:
         properties[name] = {"type": "string", "description": text}
         if required:
             properties[name]["pattern"] = r"\S"
     if not tool.reviews:
+        most = SANDBOXES.index(settings.sandbox or "workspace-write")
         properties["sandbox"] = {
-            "type": "string", "enum": list(SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]),
+            "type": "string", "enum": list(SANDBOXES[:most + 1]),
             "description": "What Codex may do with files in this turn. Without it: %s." % (
                 settings.sandbox or "as the user's Codex configuration says, read-only if it says nothing")}
     properties.update({
-        "session_id": {"type": "string", "pattern": "^%s$" % UUID, "description":
-                       "The UUID of the session to continue, from an earlier answer. Without it a new one begins."},
-        "cwd": {"type": "string", "pattern": r"^(/|[A-Za-z]:[\\/]|\\\\)", "description":
-                "The absolute path of an existing directory for Codex to work in. Without it: the session's own, "
-                "or for a new session the server's."},
-        "model": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$", "description":
-                  "The name of a model, for this call alone. Without it the user's Codex configuration rules."},
-        "reasoning_effort": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,31}$", "description":
-                             "A reasoning effort that the model knows, such as low, medium, high or xhigh, for this "
-                             "call alone. Without it the user's Codex configuration rules."},
-        "timeout_ms": {"type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS, "description":
-                       "Whole milliseconds from %d to %d until the call gives up, the wait for the session "
-                       "included. Without it: %d." % (MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)},
-    })
+        "session_id": {
+            "type": "string", "pattern": f"^{UUID}$",
+            "description": "The UUID of the session to continue, from an earlier answer. Without it a new "
+                           "one begins."},
+        "cwd": {
+            "type": "string", "pattern": r"^(/|[A-Za-z]:[\\/]|\\\\)",
+            "description": "The absolute path of an existing directory for Codex to work in. Without it: the "
+                           "session's own, or for a new session the server's."},
+        "model": {
+            "type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$",
+            "description": "The name of a model, for this call alone. Without it the user's Codex "
+                           "configuration rules."},
+        "reasoning_effort": {
+            "type": "string", "pattern": "^[a-z][a-z0-9_-]{0,31}$",
+            "description": "A reasoning effort that the model knows, such as low, medium, high or xhigh, for "
+                           "this call alone. Without it the user's Codex configuration rules."},
+        "timeout_ms": {
+            "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
+            "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the call "
+                           f"gives up, its wait for the session included. Without it: {settings.timeout_ms}."
+        }})
     return {"type": "object", "properties": properties, "additionalProperties": False,
             "required": [name for name, _, required in tool.texts if required]}
 
 
-def output_schema(tool: Tool) -> Dict[str, Any]:
+def output_schema(tool: Tool) -> JsonObject:
     """The JSON Schema (2020-12) of a successful answer's `structuredContent`."""
     name, text = tool.output
     return {"type": "object", "required": ["session_id", name, "resume_command"], "properties": {
-        "session_id": {"type": "string", "description": "The session; pass it to the next call to go on in it."},
+        "session_id": {"type": "string", "description": "The session; pass it to the next call on it."},
         name: {"type": "string", "description": text},
         "resume_command": {"type": "string", "description": "Opens the session in a terminal; for the user."},
         "usage": {"type": "object", "description": "The tokens, as Codex reported them."},
         "warnings": {"type": "array", "items": {"type": "string"}, "description": "What Codex warned of."}}}
 
 
-def describe_tools(settings: Settings) -> List[Dict[str, Any]]:
+def describe_tools(settings: Settings) -> List[JsonObject]:
     """The tools as `tools/list` tells them."""
     described = []
     for tool in TOOLS:
@@ -1689,21 +1696,21 @@ def describe_tools(settings: Settings) -> List[Dict[str, Any]]:
     return described
 
 
-def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
-    """Checks arguments by a tool's input schema. Raises RunFailure, which names every bad one and what is right."""
+def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
+    """Checks arguments by a tool's input schema. Raises RunFailure, which says what is wrong and right."""
     problems, properties = [], schema["properties"]
     for name in arguments:
         if name not in properties:
             import difflib  # only a mistaken call needs it
 
             near = difflib.get_close_matches(name[:60].lower(), list(properties), 1, 0.5)
-            problems.append("unknown argument %s; %s" % (quoted(name), 'did you mean "%s"?' % near[0] if near
-                                                         else "known are " + ", ".join(properties)))
+            known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(properties)
+            problems.append(f"unknown argument {quoted(name)}; {known}")
     for name, rule in properties.items():
         value = arguments.get(name)
         if name not in arguments:
             if name in schema["required"]:
-                problems.append('missing argument "%s": %s' % (name, rule["description"]))
+                problems.append(f'missing argument "{name}": {rule["description"]}')
             continue
         if rule["type"] == "integer":
             whole = isinstance(value, int) or isinstance(value, float) and value.is_integer()
@@ -1712,30 +1719,25 @@ def check_arguments(schema: Dict[str, Any], arguments: Dict[str, Any]) -> None:
             good = isinstance(value, str) and value in rule.get("enum", [value]) and (
                 re.search(rule.get("pattern", "").replace("$", r"\Z"), value) is not None)
         if not good:
-            problems.append('argument "%s" is %s, but takes %s: %s' % (
-                name, quoted(value), "an integer" if rule["type"] == "integer" else "a string",
-                "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]))
+            kind = "an integer" if rule["type"] == "integer" else "a string"
+            right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
+            problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
             if name == "sandbox" and value in SANDBOXES:
-                problems.append("more than that is for the operator of this server to allow (CODEX_MCP_SANDBOX)")
+                problems.append("more than that is for this server's operator to allow (CODEX_MCP_SANDBOX)")
     if problems:
         raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
 
 
-def resume_command(session_id: str) -> str:
-    """What a person types to go on with a session."""
-    return "codex resume " + session_id
-
-
 def footer(session_id: str) -> str:
     """The end of every answer's text, for clients that show their model nothing but text."""
-    return "session_id: %s\nresume_command: %s" % (session_id, resume_command(session_id))
+    return f"session_id: {session_id}\nresume_command: codex resume {session_id}"
 
 
-def success(tool: Tool, turn: Turn) -> Dict[str, Any]:
+def success(tool: Tool, turn: Turn) -> JsonObject:
     """The result of a turn that went well: structured, and as text, each complete."""
     session_id, reply = turn.session_id or "", turn.reply or ""
-    structured: Dict[str, Any] = {"session_id": session_id, tool.output[0]: reply,
-                                  "resume_command": resume_command(session_id)}
+    structured: JsonObject = {"session_id": session_id, tool.output[0]: reply,
+                              "resume_command": f"codex resume {session_id}"}
     if turn.usage is not None:
         structured["usage"] = turn.usage
     if turn.warnings:
@@ -1745,7 +1747,7 @@ def success(tool: Tool, turn: Turn) -> Dict[str, Any]:
             "structuredContent": structured}
 
 
-def failure(text: str, turn: Optional[Turn] = None) -> Dict[str, Any]:
+def failure(text: str, turn: Optional[Turn] = None) -> JsonObject:
     """The result of a call that failed: text alone, with the session if one is known."""
     parts = [text]
     if turn is not None and turn.reply:
@@ -1756,10 +1758,10 @@ def failure(text: str, turn: Optional[Turn] = None) -> Dict[str, Any]:
 
 
 class Call(NamedTuple):
-    """One checked call of a tool, in line for its session if it names one; `held` are the sessions it has locked."""
+    """One checked call, in line for its session if it names one; `held` are the sessions it has locked."""
 
     tool: Tool
-    arguments: Dict[str, Any]
+    arguments: JsonObject
     session_id: Optional[str]
     prompt: str
     timeout_s: float
@@ -1783,51 +1785,57 @@ class ToolRunner:
         self._directories: Dict[str, str] = {}
         self._nested: Optional[bool] = None
 
-    def accept(self, tool: Tool, arguments: Dict[str, Any], client: str, send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place in line. Raises RunFailure; else `perform` or `abandon` must follow."""
+    def accept(self, tool: Tool, arguments: JsonObject, client: str,
+               send: Optional[Callable[[str], None]]) -> Call:
+        """Checks a call and takes its place in line; `perform` or `abandon` must follow. Or RunFailure."""
         if self._settings.problems:
-            raise RunFailure("This server is not set up right: %s. The operator sets this in the environment of the "
-                          "server." % "; ".join(self._settings.problems))
+            raise RunFailure(f"This server is not set up right: {'; '.join(self._settings.problems)}. The "
+                             "operator sets this in the environment of the server.")
         check_arguments(input_schema(tool, self._settings), arguments)
         if self._nested is None:
             self._nested = started_by_codex(MARKER)
         if self._nested:
-            raise RunFailure("You are the Codex that %s itself started: a call from here would start another Codex, and "
-                          "so on without end. Answer with what you can do yourself." % NAME)
+            raise RunFailure(f"You are the Codex that {NAME} itself started: a call from here would start "
+                             "another Codex, and so on without end. Answer with what you can do yourself.")
         session_id = arguments.get("session_id", "").lower() or None
         timeout_s = arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
-        prompt = attribution(client, tool.name, self._settings.origin) + "\n" + tool.prompt(arguments)
+        first = attribution(client, tool.name, self._settings.origin)
+        prompt = first + "\n" + well_formed(tool.prompt(arguments))
         call = Call(tool, arguments, session_id, prompt, timeout_s, Control(timeout_s, send), [])
         with self._lock:
             if self._calls >= MAX_CALLS:
-                raise RunFailure("This server already has %d calls waiting or running. Wait for answers before you "
-                              "send more." % MAX_CALLS)
+                raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running. Wait for "
+                                 "answers before you send more.")
             self._calls += 1
         if session_id:
             self._sessions.join(session_id, call.control)
         return call
 
-    def perform(self, call: Call) -> Tuple[Dict[str, Any], str, Optional[str]]:
+    def perform(self, call: Call) -> Tuple[JsonObject, str, Optional[str]]:
         """Runs a call to its end: the tool result, a word for the log, the session if known."""
-        turn = Turn(call.session_id)
+        turn = Turn(call.session_id, lambda session_id: self._opened(session_id, call))
         try:
-            options = self._options(call)
-            turn = Turn(call.session_id, lambda session_id: self._opened(session_id, options.cwd, call))
             if call.session_id:
-                self._sessions.wait(call.session_id, call.control, "Waits for an earlier call on session " + call.session_id)
+                self._sessions.wait(call.session_id, call.control,
+                                    f"Waits for an earlier call on session {call.session_id}")
                 self._locks.acquire(call.session_id, call.control)
                 call.held.append(call.session_id)
-            self._run(call, options, turn)
+            self._run(call, self._options(call), turn)
             return success(call.tool, turn), "ok", turn.session_id
         except RunFailure as error:
             return failure(str(error), turn), "failed", turn.session_id
         except Stopped as stop:
-            return failure(self._stopped_text(call, turn, stop.reason), turn), stop.reason, turn.session_id
+            then = ("Codex was stopped; what it did so far stays in the session. Call again with this "
+                    "session_id to go on, with a larger timeout_ms." if turn.begun else
+                    "Codex had not begun. Call again later, or with a larger timeout_ms.")
+            seen = one_line(call.control.latest, 200)
+            return failure(f"No answer within {call.timeout_s:g} s (timeout_ms). The last that was seen: "
+                           f"{seen}. {then}", turn), str(stop), turn.session_id
         finally:
             self.abandon(call, turn.session_id)
 
     def abandon(self, call: Call, session_id: Optional[str] = None) -> None:
-        """Gives back all places of a call, that on the session `session_id` which it has opened among them."""
+        """Gives back all places of a call, among them that on the session which it has opened."""
         for held in call.held:
             self._locks.release(held)
         self._sessions.leave(session_id or call.session_id or "", call.control)
@@ -1838,46 +1846,43 @@ class ToolRunner:
         """Stops every Codex within about `patience` seconds."""
         self._codex.close(patience)
 
-    def _opened(self, session_id: str, cwd: str, call: Call) -> None:
+    def _opened(self, session_id: str, call: Call) -> None:
         """Hears the session of a call. A new one is taken for it, so that the next call on it waits."""
-        call.control.say("Session %s is open (%s)" % (session_id, resume_command(session_id)), at_once=True)
         if call.session_id is None:
-            self._sessions.join(session_id, call.control)
-            if self._locks.try_acquire(session_id):
-                call.held.append(session_id)
             with self._lock:
                 if len(self._directories) >= 1000:  # Codex's session files tell those that are forgotten
                     self._directories.clear()
-                self._directories[session_id] = cwd
+                self._directories[session_id] = call.arguments.get("cwd") or self._settings.cwd
+            self._sessions.join(session_id, call.control)
+            if self._locks.try_acquire(session_id):
+                call.held.append(session_id)
+        call.control.say(f"Session {session_id} is open (codex resume {session_id})", at_once=True)
 
     def _run(self, call: Call, options: Options, turn: Turn) -> None:
-        """The turn itself, tried again as long as its session is open elsewhere. Raises what Codex.run raises."""
-        pause, why = 0.5, None
-        while True:
-            self._processes.join("", call.control)
-            try:
-                self._processes.wait("", call.control, "Waits: as many Codex processes run as may (CODEX_MCP_MAX_PARALLEL)")
-                return self._codex.run(options, call.prompt, turn, call.control)
-            except SessionBusy as busy:
-                why = str(busy)
-            except Stopped as stop:
-                if why is None or stop.reason != "timeout" or turn.begun:
-                    raise
-                break
-            finally:
-                self._processes.leave("", call.control)
-            call.control.say("Session %s is open elsewhere, most likely in a codex resume window; tries again"
-                             % turn.expected)
-            try:
+        """The turn itself, tried again while its session is open elsewhere. Raises what Codex.run raises."""
+        pause, why = 0.5, ""
+        try:
+            while True:
+                self._processes.join("", call.control)
+                try:
+                    self._processes.wait("", call.control, "Waits: as many Codex processes run as may "
+                                                           "(CODEX_MCP_MAX_PARALLEL)")
+                    return self._codex.run(options, call.prompt, turn, call.control)
+                except SessionBusy as busy:
+                    why = str(busy)
+                finally:
+                    self._processes.leave("", call.control)
+                call.control.say(f"Session {turn.expected} is open elsewhere, most likely in a codex resume "
+                                 "window; tries again")
                 call.control.pause(pause)
-            except Stopped as stop:
-                if stop.reason != "timeout":
-                    raise
-                break
-            pause = min(pause * 2, 15.0)
-        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not free within "
-                         "%g s (timeout_ms). Nothing was sent. Ask the user to close it and call again in a minute, or "
-                         "begin a new session by leaving session_id out.%s" % (call.timeout_s, why and " (%s.)" % why))
+                pause = min(pause * 2, 15.0)
+        except Stopped as stop:
+            if not why or turn.begun or str(stop) != "timeout":
+                raise
+        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not "
+                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. Ask the user to "
+                         "close it and call again in a minute, or begin a new session by leaving session_id "
+                         f"out. ({why}.)")
 
     def _options(self, call: Call) -> Options:
         """What Codex is given for a call. Raises RunFailure if the directory is not there."""
@@ -1891,32 +1896,23 @@ class ToolRunner:
         if cwd is None:
             where, cwd = "the working directory of this server", self._settings.cwd
         if not os.path.isabs(cwd) or not os.path.isdir(cwd):
-            raise RunFailure("Nothing was sent to Codex: %s is %s, which is not an existing directory. Give another one "
-                          "as cwd." % (where, quoted(cwd)))
+            raise RunFailure(f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is not an existing "
+                             "directory. Give another one as cwd.")
         return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
                        turn_sandbox(call.tool, arguments.get("sandbox"), self._settings))
 
-    def _stopped_text(self, call: Call, turn: Turn, reason: str) -> str:
-        if reason != "timeout":
-            return "The call was stopped (%s)." % reason
-        then = ("Codex was stopped; what it did so far stays in the session. Call again with this session_id to go on, "
-                "with a larger timeout_ms." if turn.begun else "Codex had not begun. Call again later, or with a "
-                "larger timeout_ms.")
-        return "No answer within %g s (timeout_ms). The last that was seen: %s. %s" % (
-            call.timeout_s, one_line(call.control.latest, 200), then)
 
-
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # server: both protocol eras, requests in flight, cancellation, progress, shutdown
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 META = "io.modelcontextprotocol/"
 SERVER_INFO = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
-CAPABILITIES: Dict[str, Any] = {"tools": {}}
+CAPABILITIES: JsonObject = {"tools": {}}
 #: Milliseconds for which a client may keep the list of tools: it changes only with the server's environment.
 LIST_TTL_MS = 300_000
 
-Respond = Callable[[Optional[Dict[str, Any]]], None]
+Respond = Callable[[Optional[JsonObject]], None]
 
 
 class Request(NamedTuple):
@@ -1933,9 +1929,9 @@ class Batch:
     def __init__(self, count: int, send: Callable[[Any], None]) -> None:
         self._missing, self._send = count, send
         self._lock = threading.Lock()
-        self._responses: List[Dict[str, Any]] = []
+        self._responses: List[JsonObject] = []
 
-    def respond(self, response: Optional[Dict[str, Any]]) -> None:
+    def respond(self, response: Optional[JsonObject]) -> None:
         """Takes one response; None for a message that has none."""
         with self._lock:
             self._missing -= 1
@@ -1948,15 +1944,15 @@ class Batch:
 class Server:
     """MCP. `receive` is for the reader alone.
 
-    Messages of the modern era are served by their own `_meta`; the others by what `initialize` settled. The
-    lock guards `_in_flight`: who takes a request out of it, by answering or cancelling, has the last word on it.
+    Messages of the modern era are served by their own `_meta`; the others by what `initialize` settled.
+    The lock guards `_in_flight`: who takes a request out, by answering or cancelling, has the last word.
     """
 
     def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
         self._runner = ToolRunner(settings)
         self._tools = describe_tools(settings)
         self._send = send
-        self._revision, self._client = "", ""
+        self._revision = self._client = ""
         self._lock = threading.Lock()
         self._in_flight: Dict[RequestId, Request] = {}
 
@@ -1964,13 +1960,13 @@ class Server:
         """Takes one line from the client, None for one that was too long. Never raises."""
         try:
             if line is None:
-                raise ProtocolError(INVALID_REQUEST, "Invalid request: a line of over %d bytes" % MAX_MESSAGE)
+                raise ProtocolError(INVALID_REQUEST, f"Invalid request: a line of over {MAX_MESSAGE} bytes")
             value = decode_line(line)
             if not isinstance(value, list):
                 return self._receive_value(value, self._respond)
             if self._revision != BATCH_REVISION or not value:
-                raise ProtocolError(INVALID_REQUEST, "Invalid request: %s" % (
-                    "an empty batch" if not value else "only MCP 2025-03-26 has batches"))
+                what = "an empty batch" if not value else "only MCP 2025-03-26 has batches"
+                raise ProtocolError(INVALID_REQUEST, f"Invalid request: {what}")
             batch = Batch(len(value), self._send)
             for one in value:
                 self._receive_value(one, batch.respond)
@@ -1986,7 +1982,7 @@ class Server:
             request.control.stop("shutdown")
         self._runner.close(patience)
 
-    def _respond(self, response: Optional[Dict[str, Any]]) -> None:
+    def _respond(self, response: Optional[JsonObject]) -> None:
         if response is not None:
             self._send(response)
 
@@ -2003,15 +1999,16 @@ class Server:
             if message.id in self._in_flight:
                 # Answered under no id: under this one it would be taken for the answer to the first request.
                 request_id = None
-                raise ProtocolError(INVALID_REQUEST, "Invalid request: a request with the id %s is still in flight"
-                                    % quoted(message.id))
+                raise ProtocolError(INVALID_REQUEST, "Invalid request: a request with the id "
+                                    f"{quoted(message.id)} is still in flight")
             self._dispatch(message, respond)
         except ProtocolError as error:
-            is_notification = isinstance(value, dict) and "id" not in value and error.code == INVALID_PARAMS
+            is_notification = isinstance(value, dict) and "id" not in value and (
+                error.body["code"] == INVALID_PARAMS)
             respond(None if is_notification else error_response(request_id, error))
         except Exception as error:  # a fault of this server must cost no more than this one message
-            log("internal error: %r" % error)
-            respond(error_response(request_id, ProtocolError(INTERNAL_ERROR, "Internal error: %r" % error)))
+            log(f"internal error: {error!r}")
+            respond(error_response(request_id, ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}")))
 
     def _dispatch(self, message: Message, respond: Respond) -> None:
         """Serves one request. Raises ProtocolError."""
@@ -2025,17 +2022,19 @@ class Server:
             self._check_modern(meta)
             client = text_in(meta, META + "clientInfo", "name")
 
-        def answer(result: Optional[Dict[str, Any]]) -> None:
-            if result is not None and modern:
+        def answer(result: Optional[JsonObject]) -> None:
+            if result is None:
+                return respond(None)
+            if modern:
                 result = dict(result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
-            respond(result and {"jsonrpc": "2.0", "id": message.id, "result": result})
+            respond({"jsonrpc": "2.0", "id": message.id, "result": result})
 
         cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
         if message.method == "tools/call":
             self._call_tool(message, meta, client, answer)
         elif message.method == "tools/list":
             if message.params.get("cursor") is not None:
-                raise ProtocolError(INVALID_PARAMS, "Invalid params: all tools are on one page, there is no cursor")
+                raise ProtocolError(INVALID_PARAMS, "Invalid params: there is one page, without cursor")
             answer(dict(cacheable, tools=self._tools))
         elif message.method == "server/discover":
             answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
@@ -2044,22 +2043,21 @@ class Server:
             answer({"protocolVersion": self._initialize(message.params), "capabilities": CAPABILITIES,
                     "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS})
         elif message.method == "ping" and not modern:
-            respond({"jsonrpc": "2.0", "id": message.id, "result": {}})
+            answer({})
         else:
-            raise ProtocolError(METHOD_NOT_FOUND, "Method not found: " + one_line(message.method, 100))
+            raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(message.method, 100)}")
 
-    def _check_modern(self, meta: Dict[str, Any]) -> None:
+    def _check_modern(self, meta: JsonObject) -> None:
         """Checks what MCP 2026-07-28 wants in every request. Raises ProtocolError."""
-        revision = meta.get(META + "protocolVersion")
-        if not isinstance(revision, str):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" needs "%sprotocolVersion", a string' % META)
-        if revision not in MODERN_REVISIONS:
-            raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
-                "supported": list(MODERN_REVISIONS), "requested": revision})
-        if not isinstance(meta.get(META + "clientCapabilities"), dict):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" needs "%sclientCapabilities", an object' % META)
+        needed = (("protocolVersion", str, "a string"), ("clientCapabilities", dict, "an object"))
+        for name, kind, what in needed:
+            if not isinstance(meta.get(META + name), kind):
+                raise ProtocolError(INVALID_PARAMS, f'Invalid params: "_meta" needs "{META}{name}", {what}')
+            if name == "protocolVersion" and meta[META + name] not in MODERN_REVISIONS:
+                raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
+                    "supported": list(MODERN_REVISIONS), "requested": meta[META + name]})
 
-    def _initialize(self, params: Dict[str, Any]) -> str:
+    def _initialize(self, params: JsonObject) -> str:
         """Settles the legacy revision: the client's, or the newest if this server does not know that."""
         wanted = params.get("protocolVersion")
         if not isinstance(wanted, str):
@@ -2068,13 +2066,13 @@ class Server:
         self._client = text_in(params, "clientInfo", "name")
         return self._revision
 
-    def _call_tool(self, message: Message, meta: Dict[str, Any], client: str, answer: Respond) -> None:
+    def _call_tool(self, message: Message, meta: JsonObject, client: str, answer: Respond) -> None:
         """Takes a tool call: a refusal is answered at once, all else by a worker. Raises ProtocolError."""
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
-            raise ProtocolError(INVALID_PARAMS, "Unknown tool: %s; there are %s" % (
-                quoted(name), ", ".join(tool.name for tool in TOOLS)))
+            known = ", ".join(tool.name for tool in TOOLS)
+            raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
         if not isinstance(arguments, dict):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
         assert message.id is not None
@@ -2108,11 +2106,12 @@ class Server:
         try:
             result, ending, session_id = self._runner.perform(call)
         except Exception as error:  # a fault of this server must cost no more than this one call
-            ending = "internal error: %r" % error
-            result = failure("The server failed (%s). Call again; if it stays, tell the user." % ending)
+            ending = f"internal error: {error!r}"
+            result = failure(f"The server failed ({ending}). Call again; if it stays, tell the user.")
         if self._take(request):
             request.answer(result)
-        log("%s, session %s, %.1f s, %s" % (call.tool.name, session_id or "none", time.monotonic() - begin, ending))
+        spent = time.monotonic() - begin
+        log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
     def _take(self, request: Request) -> bool:
         """Takes the last word on a request; false if somebody else had it."""
@@ -2129,16 +2128,14 @@ class Server:
             request.answer(None)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # command line
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 
 
 def serve(settings: Settings) -> None:
-    """Serves MCP until the input ends, nobody reads the output, or SIGINT, SIGTERM or SIGHUP comes. Never returns."""
-    import signal
-
-    # One byte in this pipe means: leave. Signals write it in C, so that no handler runs in the middle of anything.
+    """Serves MCP until the input ends, nobody reads the output, or a signal says so. Never returns."""
+    # A byte in this pipe means: leave. Signals write it in C, so no handler runs in the middle of anything.
     wake_read, wake_write = os.pipe()
     if not WINDOWS:
         os.set_blocking(wake_write, False)
@@ -2147,14 +2144,14 @@ def serve(settings: Settings) -> None:
                 os.set_blocking(fd, True)
             except OSError:
                 pass  # closed, which the reader or the writer finds out
-
-    def leave() -> None:
-        os.write(wake_write, b".")
-
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, frame: None)
+
+    def leave() -> None:
+        os.write(wake_write, b".")
+
     writer = Writer(1, leave)
     server = Server(settings, writer.send)
 
@@ -2164,18 +2161,18 @@ def serve(settings: Settings) -> None:
                 for line in read_lines(stream):
                     server.receive(line)
                     while not writer.wait_for_room(MAX_UNSENT, 0.2):
-                        if hung_up(0):
-                            return
+                        if poll(0, getattr(select, "POLLRDHUP", 0)):
+                            return  # the client has gone, whatever it has not read
         except OSError:
             pass  # the input can't be read: as good as its end
         finally:
             leave()
 
     threading.Thread(target=read, name="reader", daemon=True).start()
-    log("version %s serves MCP on standard input and output" % VERSION)
+    log(f"version {VERSION} serves MCP on standard input and output")
     os.read(wake_read, 1)
     server.close(0.3)
-    writer.wait_for_room(0, 0.1)
+    writer.drain(0.1)
     os._exit(0)  # without waiting for workers that hang on a pipe
 
 
@@ -2185,15 +2182,14 @@ def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
 
     try:
         process = spawn([codex, *arguments], os.getcwd(), dict(os.environ), None)
+        said = [text.decode("utf-8", "replace").strip() for text in process.communicate(timeout=10)]
     except OSError as error:
         return False, one_line(str(error), 200)
-    try:
-        lines = b"\n".join(process.communicate(timeout=10)).decode("utf-8", "replace").strip().splitlines()
     except subprocess.TimeoutExpired:
         sweep(process.pid, "")
         return False, "no answer within 10 s"
-    # Codex 0.77.0 shows a part of the API key.
-    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", one_line(lines[-1] if lines else "no words", 200))
+    words = one_line((said[0] or said[1] or "no words").splitlines()[-1], 200)
+    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)  # 0.77.0 shows a part of the API key
 
 
 def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
@@ -2204,39 +2200,40 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
         yield False, "Codex", str(refusal)
         return
     good, words = ask_codex(codex, "--version")
-    yield good, "Codex", "%s, %s%s" % (codex, words, "" if good else ". Install it again: npm install -g @openai/codex")
+    remedy = "" if good else ". Install it again: npm install -g @openai/codex"
+    yield good, "Codex", f"{codex}, {words}{remedy}"
     if not good:
         return
     good, words = ask_codex(codex, "login", "status")
-    if not good and os.environ.get("CODEX_API_KEY"):
-        good, words = True, words + "; but CODEX_API_KEY is set, which codex exec takes"
+    config = ""
     try:
         with open(os.path.join(settings.codex_home, "config.toml"), encoding="utf-8") as file:
-            provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', file.read(), re.MULTILINE)
+            config = file.read()
     except (OSError, ValueError):
-        provider = None
-    if not good and provider:
-        good, words = True, "%s; but config.toml names the model provider %s" % (words, provider.group(1))
-    yield good, "login", words + ("" if good else ". Run: codex login")
+        pass  # Codex can do without
+    provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', config, re.MULTILINE)
+    if not good and os.environ.get("CODEX_API_KEY"):
+        good, words = True, f"{words}; but CODEX_API_KEY is set, which codex exec takes"
+    elif not good and provider:
+        good, words = True, f"{words}; but config.toml names the model provider {provider.group(1)}"
+    yield good, "login", words if good else f"{words}. Run: codex login"
 
 
 def check(settings: Settings) -> int:
     """Prints what this server would use and whether it works; returns 0 if all does, else 1."""
-    home = settings.codex_home
-    lines = [(True, "Python", "%s, %s" % (sys.version.split()[0], sys.executable))]
-    lines += check_codex(settings)
-    lines.append((True, "Codex home", home) if os.access(home, os.W_OK | os.X_OK) and os.path.isdir(home) else (
-        False, "Codex home", "%s is not a directory that can be written. Run codex once, or correct it or CODEX_HOME"
-        % home))
+    home, remedy = settings.codex_home, ""
+    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}"), *check_codex(settings)]
+    if not os.path.isdir(home) or not os.access(home, os.W_OK | os.X_OK):
+        remedy = " is not a directory that can be written. Run codex once, or correct it or CODEX_HOME"
+    lines.append((not remedy, "Codex home", home + remedy))
     lines.append((os.path.isdir(settings.cwd), "directory", settings.cwd or "gone"))
     for variable, field in VARIABLES:
-        value = getattr(settings, field)
-        lines.append((True, variable, "%s (%s)" % ("not set" if value is None else value,
-                                                   "environment" if os.environ.get(variable) else "default")))
+        value, source = getattr(settings, field), "environment" if os.environ.get(variable) else "default"
+        lines.append((True, variable, f"{'not set' if value is None else value} ({source})"))
     lines += [(False, "settings", problem) for problem in settings.problems]
-    print("%s %s" % (NAME, VERSION))
+    print(NAME, VERSION)
     for good, what, text in lines:
-        print("%-5s %-28s %s" % ("ok" if good else "FAIL", what, text))
+        print(f"{'ok' if good else 'FAIL':5} {what:28} {text}")
     return 0 if all(good for good, _, _ in lines) else 1
 
 
@@ -2246,18 +2243,20 @@ def print_config(client: str, settings: Settings) -> int:
     import tempfile
 
     file = os.path.abspath(globals().get("__file__", ""))
-    if not os.path.isfile(file) or (os.path.dirname(file) == tempfile.gettempdir() and
-                                    os.path.basename(file) != "codex_persistent_mcp.py"):
-        print("There is no lasting file to register: save this program as codex_persistent_mcp.py first.", file=sys.stderr)
+    folder, name = os.path.split(file)
+    if not os.path.isfile(file) or folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py":
+        print("There is no lasting file to register: save this as codex_persistent_mcp.py, and run that.",
+              file=sys.stderr)
         return 1
     env = {variable: os.environ[variable] for variable, _ in VARIABLES if os.environ.get(variable)}
     try:
         env["CODEX_BIN"] = find_codex(settings.codex)
     except RunFailure as refusal:
-        print("Note: %s" % refusal, file=sys.stderr)
+        print("Note:", refusal, file=sys.stderr)
     if client == "claude":
-        pairs = [part for name, value in env.items() for part in ("-e", "%s=%s" % (name, value))]
-        print(" ".join(map(shlex.quote, ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", sys.executable, file])))
+        pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
+        words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", sys.executable, file]
+        print(" ".join(map(shlex.quote, words)))
     elif client == "json":
         entry = {"command": sys.executable, "args": [file], "env": env}
         print(json.dumps({"mcpServers": {NAME: entry}}, indent=2))
@@ -2265,15 +2264,14 @@ def print_config(client: str, settings: Settings) -> int:
         def toml(text: str) -> str:
             return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
-        print("# Append this to %s; an older entry goes first: codex mcp remove %s" % (
-            os.path.join(settings.codex_home, "config.toml"), NAME))
-        print("[mcp_servers.%s]\ncommand = %s\nargs = [%s]" % (NAME, toml(sys.executable), toml(file)))
-        print("# Codex's own limit for a call is shorter than this server's\ntool_timeout_sec = %d" % (
-            MAX_TIMEOUT_MS // 1000 + 60))
-        print("# where nobody can be asked, as in codex exec, Codex refuses tools that are not approved here\n"
-              "default_tools_approval_mode = \"approve\"\n\n[mcp_servers.%s.env]" % NAME)
-        for name, value in env.items():
-            print("%s = %s" % (name, toml(value)))
+        config = os.path.join(settings.codex_home, "config.toml")
+        print(f"# Append this to {config}; an older entry goes first: codex mcp remove {NAME}",
+              f"[mcp_servers.{NAME}]", f"command = {toml(sys.executable)}", f"args = [{toml(file)}]",
+              "# Codex's own limit for a call is shorter than this server's",
+              f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
+              "# where nobody can be asked, as in codex exec, Codex refuses tools that are not approved here",
+              'default_tools_approval_mode = "approve"', "", f"[mcp_servers.{NAME}.env]",
+              *(f"{name} = {toml(value)}" for name, value in env.items()), sep="\n")
     return 0
 
 
@@ -2284,12 +2282,14 @@ def main() -> int:
         serve(settings)
     import argparse  # not for the server: it must be there at once
 
-    parser = argparse.ArgumentParser(allow_abbrev=False, prog="codex_persistent_mcp.py", description="An MCP server over standard input and "
-                                     "output (without options) that runs each tool call as a turn of a Codex session.")
+    parser = argparse.ArgumentParser(
+        prog="codex_persistent_mcp.py", allow_abbrev=False, description="An MCP server over standard input "
+        "and output (without options) that runs each tool call as a turn of a Codex session.")
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--check", action="store_true", help="say what the server would use and whether it works")
-    chosen.add_argument("--print-config", choices=("claude", "codex", "json"), help="print what registers it in a client")
-    chosen.add_argument("--version", action="version", version="%s %s" % (NAME, VERSION))
+    chosen.add_argument("--check", action="store_true", help="say what would be used, and whether it works")
+    chosen.add_argument("--print-config", choices=("claude", "codex", "json"),
+                        help="print what registers this file in a client")
+    chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     options = parser.parse_args()
     return check(settings) if options.check else print_config(options.print_config, settings)
 

@@ -20,7 +20,6 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 from client import BOUND, PROGRAM, Client, session_of
-from install import CODEX_VERSIONS
 from install_clients import client_path, runner_path
 from loopback_claude import LoopbackClaude
 from real import Real, Terminal, wait
