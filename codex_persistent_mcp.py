@@ -776,7 +776,7 @@ class Turn:
             return
         words = self.error or stderr_words(stderr) or self.stray
         if not self.begun and "already has an active writer" in stderr:
-            raise SessionBusy("")
+            raise SessionBusy("The session has an active writer")
         # Of a new session whose first message it refuses, Codex keeps nothing.
         kept = self.begun or "no rollout" not in words and (self.expected or "maximum length" not in words)
         self.lost = not kept
