@@ -367,12 +367,24 @@ if WINDOWS:
 else:
     import fcntl
 
-#: The shell becomes Codex; the watcher it leaves in the group ends the group when the pipe {0}, whose other
-#: end only this server holds, is closed: by the server's death, however it dies. It ignores the signals by
-#: which Codex is asked to stop, gives Codex a moment to end its commands, holds none of Codex's pipes, and is
+#: The shell becomes Codex, with the mark $1=$2 in its environment. The watcher that it leaves in the group
+#: waits for the end of the pipe {0}, whose other end only this server holds: for the server's death, however
+#: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group but
+#: has the mark. It ignores the signals by which Codex is asked to stop, holds none of Codex's pipes, and is
 #: swept away with the group after the run.
-WATCHED = ('(trap "" HUP INT TERM; read -r _ <&{0}; kill -INT 0; sleep .5; kill -KILL 0) >/dev/null 2>&1 & '
-           'exec {0}<&-; exec "$@"')
+WATCHED = """\
+(
+    trap "" HUP INT TERM
+    read -r _ <&{0}
+    kill -INT 0
+    sleep .5
+    kill -KILL $(grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
+) >/dev/null 2>&1 &
+exec {0}<&-
+export "$1=$2"
+shift 2
+exec "$@"
+"""
 
 
 def watch_pipe() -> Optional[int]:
@@ -385,19 +397,21 @@ def watch_pipe() -> Optional[int]:
     return min(read_end, 9)
 
 
-def spawn(command: List[str], cwd: str, env: Dict[str, str], watch: Optional[int]) -> Any:
-    """Starts a process as the leader of a group of its own, with pipes. Raises OSError, ValueError."""
+def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Optional[int] = None) -> Any:
+    """Starts a process with pipes and `mark` (name, value) in its environment, leading a group of its own.
+
+    Raises OSError, ValueError.
+    """
     import subprocess  # a quarter of the time that the server takes to start, and not needed for that
 
-    options: JsonObject = {"start_new_session": True}
+    options: JsonObject = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
     if WINDOWS:
-        options = {"creationflags": 0x08000200}  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+        options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
     elif watch is not None:
-        command = ["/bin/sh", "-c", WATCHED.format(watch), "sh"] + command
-        options["pass_fds"] = (watch,)
+        command = ["/bin/sh", "-c", WATCHED.format(watch), "sh", *mark, *command]
+        options.update(env=None, pass_fds=(watch,))
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=env, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe,
-                            **options)
+    return subprocess.Popen(command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
 def signal_group(pid: int, name: str) -> None:
@@ -414,7 +428,7 @@ def signal_group(pid: int, name: str) -> None:
         pass  # nobody is left in the group
 
 
-def sweep(pid: int, mark: str) -> None:
+def sweep(pid: int, mark: Optional[Tuple[str, str]] = None) -> None:
     """Ends what is left of a group and, on Linux, what has left it but has `mark` in its environment.
 
     Where this process is the first of a container, the group's orphans are its own to bury.
@@ -425,7 +439,7 @@ def sweep(pid: int, mark: str) -> None:
     for entry in os.listdir("/proc") if mark and os.path.isdir("/proc/self") else ():
         try:
             with open(f"/proc/{int(entry)}/environ", "rb") as file:
-                if mark.encode() in file.read().split(b"\0"):
+                if "=".join(mark).encode() in file.read().split(b"\0"):
                     os.kill(int(entry), signal.SIGKILL)
         except (OSError, ValueError):
             pass  # no process, not this user's, or gone
@@ -843,8 +857,8 @@ class CodexRun:
 
     def __init__(self, command: List[str], cwd: str, watch: Optional[int]) -> None:
         """Starts the process. Raises OSError, ValueError."""
-        self._mark = os.urandom(8).hex()
-        self._process = spawn(command, cwd, dict(os.environ, **{MARKER: self._mark}), watch)
+        self._mark = (MARKER, os.urandom(8).hex())
+        self._process = spawn(command, cwd, self._mark, watch)
         self._line, self._cut = bytearray(), False
         self._head = self._tail = b""
         self._open, self._out_open, self._stopping = 2, True, False
@@ -868,7 +882,7 @@ class CodexRun:
             self._supervise()
         finally:
             # What a turn that ended well has left running outside the group may be meant to stay.
-            sweep(self._process.pid, "" if turn.state == "completed" else f"{MARKER}={self._mark}")
+            sweep(self._process.pid, None if turn.state == "completed" else self._mark)
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 pipe.close()
@@ -2181,12 +2195,12 @@ def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
     import subprocess
 
     try:
-        process = spawn([codex, *arguments], os.getcwd(), dict(os.environ), None)
+        process = spawn([codex, *arguments], os.getcwd(), (MARKER, "check"))
         said = [text.decode("utf-8", "replace").strip() for text in process.communicate(timeout=10)]
     except OSError as error:
         return False, one_line(str(error), 200)
     except subprocess.TimeoutExpired:
-        sweep(process.pid, "")
+        sweep(process.pid)
         return False, "no answer within 10 s"
     words = one_line((said[0] or said[1] or "no words").splitlines()[-1], 200)
     return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)  # 0.77.0 shows a part of the API key
