@@ -369,9 +369,9 @@ else:
 
 #: The shell becomes Codex, with the mark $1=$2 in its environment. The watcher that it leaves in the group
 #: waits for the end of the pipe {0}, whose other end only this server holds: for the server's death, however
-#: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group but
-#: has the mark. It ignores the signals by which Codex is asked to stop, holds none of Codex's pipes, and is
-#: swept away with the group after the run.
+#: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group
+#: but has the mark. It ignores the signals by which Codex is asked to stop, holds none of Codex's pipes, and
+#: is swept away with the group after the run.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -966,7 +966,8 @@ class CodexRun:
         room = max(0, MAX_STDERR - len(self._head))
         self._head += chunk[:room]
         self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
-        self._open -= not chunk
+        if not chunk:
+            self._open -= 1
         return not chunk
 
     def _steer(self, now: float) -> None:
@@ -1027,6 +1028,8 @@ class WebSocket:
         import socket
         import stat
 
+        if WINDOWS:
+            raise LiveError("it is not used on Windows")
         for told in (os.lstat(path), os.stat(path)):
             if told.st_uid != os.geteuid():
                 raise LiveError("its control socket belongs to another user")
@@ -1143,7 +1146,7 @@ class LiveRun:
         self._options, self._session = options, options.session_id or ""
         self._message_id = os.urandom(16).hex()
         self._last_id, self._answer = 0, {}  # type: int, JsonObject
-        self._active = self._sent = self._withdrawn = False
+        self._active = self._sent = self._leaving = self._withdrawn = False
         self._queued = self._turn_id = ""
         self._commands: Dict[str, str] = {}
         self._usage: Optional[JsonObject] = None
@@ -1163,7 +1166,7 @@ class LiveRun:
             RunFailure: the call may not have the session's rights, or what became of the turn is not known.
             Stopped: the call was stopped, and the turn with it.
         """
-        self._turn, self._control, self._check = turn, control, control.check
+        self._turn, self._control = turn, control
         try:
             self._socket = WebSocket(self._path, control.check)
             try:
@@ -1177,7 +1180,7 @@ class LiveRun:
                 raise
             finally:
                 self._socket.close()
-        except (OSError, AttributeError, LiveError, Stopped) as error:  # AttributeError: no Unix sockets here
+        except (OSError, LiveError, Stopped) as error:
             stopped = isinstance(error, Stopped)
             if stopped and (str(error) != "timeout" or self._turn_id or self._withdrawn):
                 raise
@@ -1253,7 +1256,7 @@ class LiveRun:
     def _withdraw(self) -> None:
         """Takes the message back, or stops the turn with the commands that it runs; for WITHDRAW seconds."""
         end, this = time.monotonic() + WITHDRAW, {"threadId": self._session}
-        self._check = lambda: None
+        self._leaving = True
         try:
             while self._sent and self._turn.state == "running" and time.monotonic() < end:
                 try:
@@ -1276,9 +1279,10 @@ class LiveRun:
         """The result of a request. Raises OSError, LiveError, and Stopped unless the turn is withdrawn."""
         self._last_id += 1
         self._socket.send({"id": self._last_id, "method": method, "params": params})
-        end = time.monotonic() + (ANSWER if self._check == self._control.check else WITHDRAW)
+        end = time.monotonic() + (WITHDRAW if self._leaving else ANSWER)
         while self._answer.get("id") != self._last_id:
-            self._check()
+            if not self._leaving:
+                self._control.check()
             if time.monotonic() > end:
                 raise LiveError(f"it did not answer {method}")
             self._receive(TICK)
@@ -2123,7 +2127,10 @@ class Server:
             ending = f"internal error: {error!r}"
             result = failure(f"The server failed ({ending}). Call again; if it stays, tell the user.")
         if self._take(request):
-            request.answer(result)
+            try:
+                request.answer(result)
+            except (ValueError, RecursionError) as error:  # what Codex reported can be read, but not written
+                request.answer(failure(f"The answer could not be written ({error!r}): codex resume {session_id}"))
         spent = time.monotonic() - begin
         log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
