@@ -2130,7 +2130,7 @@ class Server:
             try:
                 request.answer(result)
             except (ValueError, RecursionError) as error:  # what Codex reported can be read, but not written
-                request.answer(failure(f"The answer could not be written ({error!r}): codex resume {session_id}"))
+                request.answer(failure(f"The answer can't be written ({error!r}): codex resume {session_id}"))
         spent = time.monotonic() - begin
         log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
