@@ -436,10 +436,11 @@ def sweep(pid: int, mark: Optional[Tuple[str, str]] = None) -> None:
     signal_group(pid, "SIGKILL")
     if WINDOWS:
         return
-    for entry in os.listdir("/proc") if mark and os.path.isdir("/proc/self") else ():
+    marked = "=".join(mark).encode() if mark else b""
+    for entry in os.listdir("/proc") if marked and os.path.isdir("/proc/self") else ():
         try:
             with open(f"/proc/{int(entry)}/environ", "rb") as file:
-                if "=".join(mark).encode() in file.read().split(b"\0"):
+                if marked in file.read().split(b"\0"):
                     os.kill(int(entry), signal.SIGKILL)
         except (OSError, ValueError):
             pass  # no process, not this user's, or gone

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Fuzzing (`make fuzz`): random and mutated protocol lines against live servers, random event streams against Turn.
+"""Fuzzing (`make fuzz`): random lines of a client against live servers, random output of Codex against Turn.
 
     fuzz.py [--cases N] [--seed N]
 
-Two thirds of the cases are lines from a client, sent over pipes to real servers, a new one every few thousand. A
-ledger says how many answers are due under which id; every line that comes back must be one message of JSON-RPC
-in ASCII. The others are streams of Codex's output, fed to the turn: some must end well, some must fail, of the
-rest it is only known that nothing but a success or a failure in words may come of them. Codex is `false`, `true`,
-a path where nothing is, or the fake one, so whatever a mutated call asks for has no effect.
+Two thirds of the cases are lines from a client, random or mutated, sent over pipes to real servers, a new one
+every few thousand. A ledger says how many answers are due under which id; every line that comes back must be
+one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed to a turn: some must end well,
+some must fail, of the rest it is only known that nothing but a success or a failure in words may come of them.
+Codex is `false`, `true`, a path where nothing is, or the fake one: what a mutated call asks for has no effect.
 
-The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and shorter lines, for
-some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another program to fuzz.
+The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and shorter lines,
+for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another program to fuzz.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.environ.get("FUZZ_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
@@ -66,26 +66,28 @@ class Violation(Exception):
 # ---------------------------------------------------------------------------------------------------------
 
 STRINGS = ["", " ", "a", "\x00", "\n", "\r\n", "\u2028", "\x1b[31m", "\ud800", "\udfff\ud800", "\U0001f4a5",
-           "\u00e9" * 40, "-c", "--help", "-", "$(id)", "`id`", "../../x", "/", "~", "null", "x" * 3000, '"', "\\", "{}", "read-only",
-           "danger-full-access", "high", "gpt-x", "2026-07-28", "2025-11-25", "1", "true"]
-NUMBERS = [0, 1, -1, 999, 1000, 7200000, 7200001, 2 ** 31, 2 ** 53 + 1, 2 ** 63, 2 ** 64, 10 ** 40, -10 ** 40, 0.5,
-           -0.0, 1e3, 1e308, 5e-324]
+           "\u00e9" * 40, "-c", "--help", "-", "$(id)", "`id`", "../../x", "/", "~", "null", "x" * 3000, '"',
+           "\\", "{}", "read-only", "danger-full-access", "high", "gpt-x", "2026-07-28", "2025-11-25", "1", "true"]
+NUMBERS = [0, 1, -1, 999, 1000, 7200000, 7200001, 2 ** 31, 2 ** 53 + 1, 2 ** 63, 2 ** 64, 10 ** 40, -10 ** 40,
+           0.5, -0.0, 1e3, 1e308, 5e-324]
 #: Pieces of text that stand for a value, in JSON or nearly.
 TOKENS = [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"-", b"01", b"1.", b"9" * 300, b"9" * 399,
-          b"9" * 400, b"9" * 5000, b"-" + b"9" * 400, b"tru", b"'a'", b"\"\\ud800\"", b"\"\\u00\"", b"\"\x01\"", b"\"\xff\xfe\"", b"\"\xed\xa0\x80\"", b"[" * 60 + b"]" * 60, b"[]", b"{}",
-          b"[" * 500 + b"]" * 500, b"[" * 985 + b"]" * 985, b"[" * 100000, b'{"a":' * 990 + b"1" + b"}" * 990, b"{,}",
-          b"\xef\xbb\xbf", b'""', b"null", b"true", b"/**/1", b"1 2"]
-BYTES = [b"\x00", b"\n", b"\r", b"\t", b"\x0b", b"\xff", b"\xc3", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b'"', b"\\", b"{", b"}",
-         b"[", b"]", b",", b":", b"\\u", b" ", b"0", b"-", b"\x7f"]
-WORDS = ["jsonrpc", "id", "method", "params", "result", "error", "name", "arguments", "_meta", "progressToken", "prompt",
-         "session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "sandbox", "requestId", "protocolVersion",
-         "clientInfo", "capabilities", "cursor", META + "protocolVersion", META + "clientCapabilities",
-         META + "clientInfo", "type", "thread_id", "item", "text", "usage", "message", "items", "changes"]
+          b"9" * 400, b"-" + b"9" * 399, b"9" * 5000, b"tru", b"'a'", b'"\\ud800"', b'"\\u00"', b'"\x01"',
+          b'"\xff\xfe"', b'"\xed\xa0\x80"', b"[" * 60 + b"]" * 60, b"[]", b"{}", b"[" * 500 + b"]" * 500,
+          b"[" * 985 + b"]" * 985, b"[" * 100000, b'{"a":' * 990 + b"1" + b"}" * 990, b"{,}", b"\xef\xbb\xbf",
+          b'""', b"null", b"true", b"/**/1", b"1 2"]
+BYTES = [b"\x00", b"\n", b"\r", b"\t", b"\x0b", b"\xff", b"\xc3", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b'"',
+         b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\\u", b" ", b"0", b"-", b"\x7f"]
+WORDS = ["jsonrpc", "id", "method", "params", "result", "error", "name", "arguments", "_meta",
+         "progressToken", "prompt", "session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "sandbox", "requestId",
+         "protocolVersion", "clientInfo", "capabilities", "cursor", META + "protocolVersion",
+         META + "clientCapabilities", META + "clientInfo", "type", "thread_id", "item", "text", "usage",
+         "message", "items", "changes"]
+METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "notifications/initialized",
+           "notifications/cancelled", "logging/setLevel", "resources/list", "subscriptions/listen", "",
+           "\ud800", "tools/", "rpc.x"]
 #: A value in an object of a line, roughly.
 VALUE = rb'(?<=:)\s*("(?:[^"\\]|\\.)*"|[-0-9.eE+]+|true|false|null|\{\}|\[\])'
-METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "notifications/initialized",
-           "notifications/cancelled", "logging/setLevel", "resources/list", "subscriptions/listen", "", "\ud800",
-           "tools/", "rpc.x"]
 
 
 class Maker:
@@ -106,8 +108,8 @@ class Maker:
         if kind == 4:
             return r.choice(WORDS + METHODS + SESSIONS)
         if kind == 5:
-            return "".join(chr(r.choice([r.randrange(128), r.randrange(0x3000), r.randrange(0xd700, 0x11000)]))
-                           for _ in range(r.randrange(12)))
+            letters = [r.randrange(128), r.randrange(0x3000), r.randrange(0xd700, 0x11000)]
+            return "".join(chr(r.choice(letters) + number) for number in range(r.randrange(12)))
         if kind == 6:
             return [self.value(depth - 1) for _ in range(r.randrange(4))]
         return {r.choice(WORDS + STRINGS[:12]): self.value(depth - 1) for _ in range(r.randrange(5))}
@@ -119,9 +121,10 @@ class Maker:
     def id(self) -> Any:
         r = self.random
         self.number += 1
+        if r.random() < 0.05:
+            return r.choice([7, "again", self.value(1)])
         return r.choice([self.number, "c%d" % self.number, -self.number, 10 ** 25 + self.number,
-                         "c%d%s" % (self.number, r.choice(STRINGS[:18])), self.number, "c%d" % self.number,
-                         r.choice([self.number, 7, "again", self.value(1)])])
+                         "c%d%s" % (self.number, r.choice(STRINGS[:18]))])
 
     def arguments(self, tool: Any) -> Dict[str, Any]:
         """The arguments of a call, good ones but for chance."""
@@ -200,7 +203,8 @@ class Maker:
 
     def noise(self) -> bytes:
         r = self.random
-        return b"".join(r.choice(BYTES + TOKENS[:12] + [bytes([r.randrange(256)])]) for _ in range(r.randrange(20)))
+        pieces = BYTES + TOKENS[:12] + [bytes([r.randrange(256)])]
+        return b"".join(r.choice(pieces) for _ in range(r.randrange(20)))
 
     def mutate(self, line: bytes) -> bytes:
         """A few small changes."""
@@ -228,10 +232,10 @@ class Maker:
 
     def item(self) -> Dict[str, Any]:
         r = self.random
-        kind = r.choice(["agent_message", "reasoning", "command_execution", "file_change", "mcp_tool_call", "web_search",
-                         "todo_list", "error", "from_the_future"])
-        item = {"id": "item_1", "type": kind, "text": "t", "message": "m", "command": "/bin/bash -lc 'ls'", "query": "q",
-                "server": "s", "tool": "t", "changes": [{"path": "a/b", "kind": "update"}],
+        kind = r.choice(["agent_message", "reasoning", "command_execution", "file_change", "mcp_tool_call",
+                         "web_search", "todo_list", "error", "from_the_future"])
+        item = {"id": "item_1", "type": kind, "text": "t", "message": "m", "command": "/bin/bash -lc 'ls'",
+                "query": "q", "server": "s", "tool": "t", "changes": [{"path": "a/b", "kind": "update"}],
                 "items": [{"text": "one", "completed": True}, {"text": "two", "completed": False}]}
         for _ in range(r.choice([0, 0, 1, 2])):
             item[r.choice(sorted(item))] = self.value()
@@ -260,10 +264,11 @@ class Maker:
         """What Codex may say of an error."""
         r = self.random
         return "".join(r.choice([
-            "Error: thread/resume: no rollout found for thread id x\n", "\nStack backtrace:\n   0: <unknown>\n",
-            "unknown variant ", "thread x already has an active writer\n", '{"error":{"message":"deep"}}',
+            "Error: thread/resume: no rollout found for thread id x\n", "unknown variant ",
+            "\nStack backtrace:\n   0: <unknown>\n", "thread x already has an active writer\n", '{"error":{"message":"deep"}}',
             '{"message":{', "}", "WARNING: a\n", "2026-11-24T05:34:47Z ERROR codex_core::session: b\n",
-            "\x1b[31mred\x1b[0m", "\n", " " * 50, "\n" * 200, "{" * 200, "401", "model", "\x1b[" * 50, r.choice(STRINGS)]) for _ in range(r.randrange(6)))
+            "\x1b[31mred\x1b[0m", "\n", " " * 50, "\n" * 200, "{" * 200, "401", "model", "\x1b[" * 50,
+            r.choice(STRINGS)]) for _ in range(r.randrange(6)))
 
     def noise_event(self) -> bytes:
         """A line that must change nothing about a turn that goes well."""
@@ -279,7 +284,9 @@ class Maker:
     def stream(self) -> Stream:
         """What Codex writes in one run: a turn that goes well, one that must fail, or anything."""
         r = self.random
-        stderr = self.words() if r.random() < 0.97 else r.choice(["\n", "{", "}", " ", "\x1b[", "a", "\n "]) * 60000
+        stderr = self.words()
+        if r.random() < 0.03:  # long runs of one thing, for what takes the square of the time
+            stderr = r.choice(["\n", "{", "}", " ", "\x1b[", "a", "\n "]) * 60000
         ending = r.choice(["exit code 0", "exit code 1", "ended by signal 9"])
         kind = r.random()
         if kind < 0.4:
@@ -295,7 +302,7 @@ class Maker:
         for _ in range(r.randrange(9)):
             line = self.noise() if r.random() < 0.05 else self.encode(self.event())
             lines.append(self.mutate(line) if r.random() < 0.2 else line)
-        if r.random() < 0.01:  # long runs of one thing, for what takes the square of the time
+        if r.random() < 0.01:
             long = r.choice(["\n", "\n ", "{", "}", "\x1b[0", "sh -c '", "a"]) * 60000
             lines.append(json.dumps({"type": r.choice(["error", "turn.failed"]), "message": "{\n" * 60000,
                                      "error": {"message": long}}).encode())
@@ -311,8 +318,9 @@ class Maker:
         elif way == 1:
             del events[r.choice([0, 2, 3])]
         elif way == 2:
-            events[0]["thread_id"] = r.choice(["", "x", "last", "../" + session, session[:-1], session + "0",
-                                               session + "\n", " " + session, session.replace("-", ""), 7, None])
+            events[0]["thread_id"] = r.choice([
+                "", "x", "last", "../" + session, session[:-1], session + "0", session + "\n", " " + session,
+                session.replace("-", ""), 7, None])
         elif way == 3:
             events.insert(r.randrange(1, 4), dict(events[0], thread_id=other))
         elif way == 4 and expected:
@@ -330,7 +338,7 @@ def good_turn(session: str, reply: str) -> List[Dict[str, Any]]:
 
 
 class Stream(NamedTuple):
-    """One run of Codex, and whether it must end well, with that reply; `good` is None where it can't be told."""
+    """One run of Codex. `good`: whether it must end well, with `reply`, or must fail; None if open."""
 
     expected: Optional[str]
     lines: Tuple[bytes, ...]
@@ -364,20 +372,19 @@ def is_id(value: Any) -> bool:
 class Ledger:
     """The answers due for the lines of one chunk, and those that came, by id. An id is held as JSON.
 
-    All is answered at the end of a chunk, so only what was cancelled there can still come in the next one.
+    What is surely due has come at the end of a chunk; what may come can still come in the next ones.
     """
 
     def __init__(self, before: Optional[Ledger] = None) -> None:
-        self.least: Counter[str] = Counter()  # surely due, under just this id
-        self.most: Counter[str] = Counter()   # may come under this id
+        #: By id: answers that are surely due under just this id, that may come at most, that came.
+        self.least: Counter[str] = Counter()
+        self.most: Counter[str] = before.most - before.came if before else Counter()
         self.came: Counter[str] = Counter()
-        self.total_least = self.total_most = self.requests = 0
-        self.cancelled: Set[str] = set()
+        self.total_least = 0
+        self.total_most = before.total_most - sum(before.came.values()) if before else 0
         #: Whether batches are served now; None if that can't be told.
         self.batches: Optional[bool] = before.batches if before else False
-        for key in before.cancelled if before else ():
-            self.most[key] = max(0, before.most[key] - before.came[key])
-            self.total_most += self.most[key]
+        self.requests = 0
 
     def line(self, line: bytes) -> None:
         """Adds what one line, without its end, must get."""
@@ -433,7 +440,6 @@ class Ledger:
         """Takes back one answer, which may come all the same."""
         key = json.dumps(request_id)
         if is_id(request_id) and self.most[key]:
-            self.cancelled.add(key)
             self.least[key] = max(0, self.least[key] - 1)
             self.total_least -= 1
 
@@ -478,7 +484,8 @@ def check_message(line: bytes) -> List[Dict[str, Any]]:
             raise Violation("not a message of JSON-RPC: %r" % line[:300])
         if one.get("method") == "notifications/progress":
             params = one.get("params", {})
-            if "id" in one or not is_id(params.get("progressToken")) or not isinstance(params.get("message"), str):
+            sound = is_id(params.get("progressToken")) and isinstance(params.get("message"), str)
+            if "id" in one or not sound:
                 raise Violation("a bad notification of progress: %r" % line[:300])
         elif "method" in one or ("result" in one) == ("error" in one) or "id" not in one:
             raise Violation("neither a response nor progress: %r" % line[:300])
@@ -514,15 +521,17 @@ class Live:
     """A running server, spoken to in chunks of lines."""
 
     def __init__(self, env: Dict[str, str]) -> None:
-        self.process = subprocess.Popen([sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env=env)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([sys.executable, PROGRAM], env=env, stdin=pipe, stdout=pipe,
+                                        stderr=pipe)
         self.output: queue.Queue[Optional[bytes]] = queue.Queue()
         self.errors = b""
         self.syncs = 0
         self.ledger = Ledger()
         self.calls: Counter[str] = Counter()
         self.tools: Any = None
-        self.workers = [threading.Thread(target=work, daemon=True) for work in (self._read, self._read_errors)]
+        self.workers = [threading.Thread(target=work, daemon=True)
+                        for work in (self._read, self._read_errors)]
         for worker in self.workers:
             worker.start()
 
@@ -539,7 +548,8 @@ class Live:
         """Sends lines, waits for all that is due and checks all that comes. Raises Violation."""
         self.syncs += 1
         sync = "sync-%d" % self.syncs
-        data = b"\n".join(lines + [json.dumps({"jsonrpc": "2.0", "id": sync, "method": "tools/list"}).encode()])
+        last = {"jsonrpc": "2.0", "id": sync, "method": "tools/list"}
+        data = b"\n".join(lines + [json.dumps(last).encode()])
         self.ledger = Ledger(self.ledger)
         for line in data.split(b"\n"):
             self.ledger.line(line)
@@ -615,7 +625,7 @@ class Live:
 
 
 def environment(root: str, kind: int) -> Dict[str, str]:
-    """The environment of a server: with a Codex that fails at once, is silent, is missing, or is the fake one."""
+    """The environment of a server. Its Codex fails at once, is silent, is missing, or is the fake one."""
     codex = [shutil.which("false"), shutil.which("true"), os.path.join(root, "nothing"), FAKE][kind % 4]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("CODEX", "FAKE_"))}
     env.update(CODEX_BIN=codex or FAKE, CODEX_HOME=os.path.join(root, "home"),
@@ -662,7 +672,7 @@ def check_stream(stream: Stream) -> str:
     try:
         json.dumps([turn.usage, turn.reply, turn.warnings], allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise Violation("the answer can't be written as JSON (%s): usage %.200r" % (error, turn.usage)) from None
+        raise Violation("no JSON can be made of it (%s): usage %.200r" % (error, turn.usage)) from None
     if ended == "success" and not (turn.session_id and turn.reply):
         raise Violation("a success with session %r and reply %r" % (turn.session_id, turn.reply))
     if ended == "success" and stream.expected not in (None, turn.session_id):
@@ -714,8 +724,8 @@ def show(lines: List[bytes]) -> str:
 
 
 def hello(revision: str) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": "begin", "method": "initialize", "params": {
-        "protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "1"}}}).encode()
+    params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "1"}}
+    return json.dumps({"jsonrpc": "2.0", "id": "begin", "method": "initialize", "params": params}).encode()
 
 
 def fuzz_lines(cases: int, maker: Maker, root: str) -> Counter[str]:
@@ -811,7 +821,7 @@ def progress(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=120000, help="how many, lines and streams together")
+    parser.add_argument("--cases", type=int, default=400000, help="how many, lines and streams together")
     parser.add_argument("--seed", type=int, default=None, help="for the same cases again")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
@@ -823,21 +833,23 @@ def main() -> int:
         for name in ("home", "work", "notes"):
             os.mkdir(os.path.join(root, name))
         try:
-            got = fuzz_lines(options.cases - streams, Maker("lines %d" % seed, os.path.join(root, "work")), root)
-            progress("")
-            print("\r  client lines:  %(lines)d sent to %(servers)d servers, %(valid requests)d of them valid "
-                  "requests; %(answers)d answers\n                 tool calls: %(refused)d refused for their "
-                  "arguments, %(failed in Codex)d failed, %(succeeded)d succeeded\n                 each request "
-                  "answered once, every line of output sound, all servers left with 0" % got, flush=True)
+            maker = Maker("lines %d" % seed, os.path.join(root, "work"))
+            got = fuzz_lines(options.cases - streams, maker, root)
+            print("\r  client lines:  %(lines)d sent to %(servers)d servers; "
+                  "%(valid requests)d valid requests, %(answers)d answers\n"
+                  "                 tool calls: %(refused)d refused for their arguments, "
+                  "%(failed in Codex)d failed, %(succeeded)d succeeded\n"
+                  "                 nothing lost, nothing doubled, every line of output sound, "
+                  "all servers left with 0" % got, flush=True)
         except Violation as violation:
             bad += 1
             print("\nVIOLATION (client lines): %s" % violation, flush=True)
         try:
             got = fuzz_streams(streams, Maker("streams %d" % seed, os.path.join(root, "work")))
-            progress("")
-            print("\r  event streams: %(streams)d with %(events)d lines; %(success)d successes, %(failure)d "
-                  "failures, %(busy)d busy; nothing else was raised\n                 %(good)d turns that go well "
-                  "all did, %(spoilt)d that must fail all did" % got)
+            print("\r  event streams: %(streams)d with %(events)d lines; "
+                  "%(success)d successes, %(failure)d failures, %(busy)d busy, nothing else\n"
+                  "                 the %(good)d turns that went well succeeded, "
+                  "the %(spoilt)d spoilt ones failed" % got)
         except Violation as violation:
             bad += 1
             print("\nVIOLATION (event streams): %s" % violation)
