@@ -23,10 +23,12 @@ The way of one call through the rooms of this file, each of which uses only room
     result         tools, server  structured and as text
     bytes out      transport      the only writer of standard output
 
-What it starts: for each call one `codex exec`, through /bin/sh, which leaves a watcher in the same process
-group, so that Codex ends even if this process is killed; for --check, `codex --version` and `login status`.
-What it reads: its environment; the first line of a session's file, for the session's directory; and, to end
-what a stopped turn has left, on Linux the environments of this user's processes.
+What it starts: for each call one `codex exec` (several, while the session is open elsewhere), through
+/bin/sh, which leaves a watcher in the same process group, so that Codex ends even if this process is killed;
+on macOS `ps`, once; for --check, `codex --version` and `codex login status`.
+What it reads: its environment; the first line of a session's file, for the session's directory; on Linux the
+environments of this user's processes, to see who started it and to end what a stopped turn has left; for
+--check, Codex's config.toml.
 What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty lock
 file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control socket, there too.
 It keeps no state of its own: the conversations live in Codex's session store.
@@ -628,9 +630,12 @@ ADVICE = (
      "correct Codex's config.toml."),
     ("config.toml", "Ask the user to correct Codex's config.toml."),
     ("not logged in", "Ask the user to run `codex login`."),
+    ("429", "Too many requests: wait a minute, then call again."),
     ("401", "Ask the user to run `codex login`, or to check the API key of the model's provider."),
     ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
+    ("high demand", "The model's server is in trouble: call again later."),
     ("status 5", "The model's server is in trouble: call again later."),
+    ("network", "Ask the user to check the network; Codex does not reach the model's server."),
     ("model", "If model was given, check that this Codex and this account can use it, or leave it out."),
     ("", "Call again; if it stays, ask the user to run the same with `codex exec` in a terminal."),
 )
@@ -1185,10 +1190,11 @@ class LiveRun:
             stopped = isinstance(error, Stopped)
             if stopped and (str(error) != "timeout" or self._turn_id or self._withdrawn):
                 raise
-            why = "it was busy, or silent, until the end" if stopped else (
+            why = "it was silent to the end" if stopped else (
                 "it has no control socket here" if isinstance(error, FileNotFoundError) else str(error))
             if not self._sent:
-                raise SessionBusy(f"Codex's app-server could not be used: {why}") from None
+                raise SessionBusy("A turn of the user's ran there to the end" if stopped and self._active else
+                                  f"Codex's app-server could not be used: {why}") from None
             known = "Codex had taken the message and may still work on it" if self._turn_id else (
                 "It is not known whether Codex took the message")
             raise RunFailure(f"The session is open elsewhere, and Codex's app-server could not be used to "
@@ -1304,8 +1310,8 @@ class LiveRun:
             if "id" not in message:
                 return self._notice(method, params)
             # A request, never answered from here: to approve is the person's right.
-            self._control.say("Codex asks for approval, which only the user can give in the open window: "
-                              f"{text_in(params, 'command') or method}")
+            self._control.say("Codex asks for approval, which only the user can give, in codex resume "
+                              f"{self._session}: {text_in(params, 'command') or method}")
 
     def _notice(self, method: str, params: JsonObject) -> None:
         """Folds a notification on this session into the turn if it belongs there."""
@@ -1372,7 +1378,8 @@ class Codex:
         if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
             raise RunFailure(f"The directory {options.cwd} has characters that Windows command files take as "
                              "their own; use another one, or set CODEX_BIN to codex.exe.")
-        control.say("Starts Codex")
+        if control.latest == "waiting":
+            control.say("Starts Codex")
         try:
             run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
         except (OSError, ValueError) as error:
@@ -1698,7 +1705,8 @@ def output_schema(tool: Tool) -> JsonObject:
         "session_id": {"type": "string", "description": "The session; pass it to the next call on it."},
         name: {"type": "string", "description": text},
         "resume_command": {"type": "string", "description": "Opens the session in a terminal; for the user."},
-        "usage": {"type": "object", "description": "The tokens, as Codex reported them."},
+        "usage": {"type": "object", "description": "Tokens as Codex reported them: of the session so far, or "
+                                                   "with old versions of the turn."},
         "warnings": {"type": "array", "items": {"type": "string"}, "description": "What Codex warned of."}}}
 
 
@@ -1738,7 +1746,8 @@ def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
             good = isinstance(value, str) and value in rule.get("enum", [value]) and (
                 re.search(rule.get("pattern", "").replace("$", r"\Z"), value) is not None)
         if not good:
-            kind = "an integer" if rule["type"] == "integer" else "a string"
+            kind = ("an integer" if rule["type"] == "integer" else
+                    "a non-empty string" if rule.get("pattern") == r"\S" else "a string")
             right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
             problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
             if name == "sandbox" and value in SANDBOXES:
@@ -1842,14 +1851,14 @@ class ToolRunner:
             self._run(call, self._options(call), turn)
             return success(call.tool, turn), "ok", turn.session_id
         except RunFailure as error:
-            return failure(str(error), turn), "failed", turn.session_id
+            return failure(str(error), turn), "failed", turn.session_id or call.session_id
         except Stopped as stop:
             then = ("Codex was stopped; what it did so far stays in the session. Call again with this "
                     "session_id to go on, with a larger timeout_ms." if turn.begun else
                     "Codex had not begun. Call again later, or with a larger timeout_ms.")
             seen = one_line(call.control.latest, 200)
             return failure(f"No answer within {call.timeout_s:g} s (timeout_ms). The last that was seen: "
-                           f"{seen}. {then}", turn), str(stop), turn.session_id
+                           f"{seen}. {then}", turn), str(stop), turn.session_id or call.session_id
         finally:
             self.abandon(call, turn.session_id)
 
@@ -1875,7 +1884,7 @@ class ToolRunner:
             self._sessions.join(session_id, call.control)
             if self._locks.try_acquire(session_id):
                 call.held.append(session_id)
-        call.control.say(f"Session {session_id} is open (codex resume {session_id})", at_once=True)
+        call.control.say(f"Codex works in session {session_id} (codex resume {session_id})", at_once=True)
 
     def _run(self, call: Call, options: Options, turn: Turn) -> None:
         """The turn itself, tried again while its session is open elsewhere. Raises what Codex.run raises."""
@@ -1891,17 +1900,16 @@ class ToolRunner:
                     why = str(busy)
                 finally:
                     self._processes.leave("", call.control)
-                call.control.say(f"Session {turn.expected} is open elsewhere, most likely in a codex resume "
-                                 "window; tries again")
+                call.control.say(f"Waits for session {turn.expected}, which is open elsewhere")
                 call.control.pause(pause)
                 pause = min(pause * 2, 15.0)
         except Stopped as stop:
             if not why or turn.begun or str(stop) != "timeout":
                 raise
-        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not "
-                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. Ask the user to "
-                         "close it and call again in a minute, or begin a new session by leaving session_id "
-                         f"out. ({why}.)")
+        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was "
+                         f"not free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again "
+                         "later or with a larger timeout_ms; or ask the user to close it, and call again a "
+                         "minute after; or begin a new session by leaving session_id out.")
 
     def _options(self, call: Call) -> Options:
         """What Codex is given for a call. Raises RunFailure if the directory is not there."""
@@ -2235,7 +2243,7 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
         pass  # Codex can do without
     provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', config, re.MULTILINE)
     if not good and os.environ.get("CODEX_API_KEY"):
-        good, words = True, f"{words}; but CODEX_API_KEY is set, which codex exec takes"
+        good, words = True, f"{words}; but CODEX_API_KEY is set, which Codex takes if the client passes it on"
     elif not good and provider:
         good, words = True, f"{words}; but config.toml names the model provider {provider.group(1)}"
     yield good, "login", words if good else f"{words}. Run: codex login"
@@ -2248,14 +2256,15 @@ def check(settings: Settings) -> int:
     if not os.path.isdir(home) or not os.access(home, os.W_OK | os.X_OK):
         remedy = " is not a directory that can be written. Run codex once, or correct it or CODEX_HOME"
     lines.append((not remedy, "Codex home", home + remedy))
-    lines.append((os.path.isdir(settings.cwd), "directory", settings.cwd or "gone"))
+    there = os.path.isdir(settings.cwd)
+    remedy = "" if there else " is not there. Set CODEX_MCP_CWD"
+    lines.append((there, "working directory", settings.cwd + remedy))
     for variable, field in VARIABLES:
         value, source = getattr(settings, field), "environment" if os.environ.get(variable) else "default"
-        lines.append((True, variable, f"{'not set' if value is None else value} ({source})"))
-    lines += [(False, "settings", problem) for problem in settings.problems]
-    print(NAME, VERSION)
-    for good, what, text in lines:
-        print(f"{'ok' if good else 'FAIL':5} {what:28} {text}")
+        wrong = [problem for problem in settings.problems if variable in problem]
+        lines.append((not wrong, variable, wrong[0] if wrong else f"{value or 'not set'} ({source})"))
+    told = [f"{'ok' if good else 'FAIL':5} {what:28} {text}" for good, what, text in lines]
+    print(f"{NAME} {VERSION}", *told, sep="\n")
     return 0 if all(good for good, _, _ in lines) else 1
 
 
@@ -2275,6 +2284,8 @@ def print_config(client: str, settings: Settings) -> int:
         env["CODEX_BIN"] = find_codex(settings.codex)
     except RunFailure as refusal:
         print("Note:", refusal, file=sys.stderr)
+    for problem in settings.problems:
+        print("Note:", problem, file=sys.stderr)
     if client == "claude":
         pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
         words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", sys.executable, file]

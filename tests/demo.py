@@ -179,7 +179,7 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print("\n" + style("1", "The person goes on with the same conversation in a terminal"))
+    print("\n" + style("1", "The person would go on with the same conversation in a terminal, by"))
     show("$", command)
     print("\nIt worked. Everything that the demo made, its Codex home too, is removed again%s." % (
         "; Codex stays in .e2e/" if is_real else ""))

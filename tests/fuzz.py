@@ -5,9 +5,9 @@
 
 Two thirds of the cases are lines from a client, random or mutated, sent over pipes to real servers, a new one
 every few thousand. A ledger says how many answers are due under which id; every line that comes back must be
-one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed to a turn: some must end well,
-some must fail, of the rest it is only known that nothing but a success or a failure in words may come of them.
-Codex is `false`, `true`, a path where nothing is, or the fake one: what a mutated call asks for has no effect.
+one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed to a turn: some must end
+well, some must fail, of the rest nothing but a success or a failure in words may come. Codex is `false`,
+`true`, a path where nothing is, or the fake one: what a mutated call asks for has no effect.
 
 The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and shorter lines,
 for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another program to fuzz.
@@ -67,7 +67,8 @@ class Violation(Exception):
 
 STRINGS = ["", " ", "a", "\x00", "\n", "\r\n", "\u2028", "\x1b[31m", "\ud800", "\udfff\ud800", "\U0001f4a5",
            "\u00e9" * 40, "-c", "--help", "-", "$(id)", "`id`", "../../x", "/", "~", "null", "x" * 3000, '"',
-           "\\", "{}", "read-only", "danger-full-access", "high", "gpt-x", "2026-07-28", "2025-11-25", "1", "true"]
+           "\\", "{}", "read-only", "danger-full-access", "high", "gpt-x", "2026-07-28", "2025-11-25", "1",
+           "true"]
 NUMBERS = [0, 1, -1, 999, 1000, 7200000, 7200001, 2 ** 31, 2 ** 53 + 1, 2 ** 63, 2 ** 64, 10 ** 40, -10 ** 40,
            0.5, -0.0, 1e3, 1e308, 5e-324]
 #: Pieces of text that stand for a value, in JSON or nearly.
@@ -79,8 +80,8 @@ TOKENS = [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"-", b"01", b
 BYTES = [b"\x00", b"\n", b"\r", b"\t", b"\x0b", b"\xff", b"\xc3", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b'"',
          b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\\u", b" ", b"0", b"-", b"\x7f"]
 WORDS = ["jsonrpc", "id", "method", "params", "result", "error", "name", "arguments", "_meta",
-         "progressToken", "prompt", "session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "sandbox", "requestId",
-         "protocolVersion", "clientInfo", "capabilities", "cursor", META + "protocolVersion",
+         "progressToken", "prompt", "session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "sandbox",
+         "requestId", "protocolVersion", "clientInfo", "capabilities", "cursor", META + "protocolVersion",
          META + "clientCapabilities", META + "clientInfo", "type", "thread_id", "item", "text", "usage",
          "message", "items", "changes"]
 METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "notifications/initialized",
@@ -265,8 +266,9 @@ class Maker:
         r = self.random
         return "".join(r.choice([
             "Error: thread/resume: no rollout found for thread id x\n", "unknown variant ",
-            "\nStack backtrace:\n   0: <unknown>\n", "thread x already has an active writer\n", '{"error":{"message":"deep"}}',
-            '{"message":{', "}", "WARNING: a\n", "2026-11-24T05:34:47Z ERROR codex_core::session: b\n",
+            "\nStack backtrace:\n   0: <unknown>\n", "thread x already has an active writer\n",
+            '{"error":{"message":"deep"}}', '{"message":{', "}", "WARNING: a\n",
+            "2026-11-24T05:34:47Z ERROR codex_core::session: b\n",
             "\x1b[31mred\x1b[0m", "\n", " " * 50, "\n" * 200, "{" * 200, "401", "model", "\x1b[" * 50,
             r.choice(STRINGS)]) for _ in range(r.randrange(6)))
 

@@ -3,12 +3,13 @@
 
     soak.py [--seconds N] [--seed N]
 
-Two servers live from start to end; two more are ended again and again by the end of input, SIGINT, SIGTERM, SIGKILL,
-or all of these as the Codex CLI does it, in the middle of calls. All of them share sessions. Each call is a scenario
-of the fake codex, with chance cancels and short timeouts. Ends by itself, at the latest 30 s after its time.
+Two servers live from start to end; two more are ended again and again by the end of input, SIGINT, SIGTERM,
+SIGKILL, or all of these as the Codex CLI does it, in the middle of calls. All of them share sessions; the
+fake codex is 0.77.0 for some and 0.169.0 for others. Each call is a scenario of the fake codex, with chance
+cancels and short timeouts. Ends by itself, at the latest 30 s after its time.
 
-Flat means: threads, open files and files in the Codex home are no more at the end than after the warm-up, when no
-call runs; memory is at most 8 MB more (what Python keeps of the largest turn in it).
+Flat means: threads, open files and files in the Codex home are no more at the end than after the warm-up,
+when no call runs; memory is at most 8 MB more. SOAK_PROGRAM names another program to soak.
 """
 from __future__ import annotations
 
@@ -32,10 +33,17 @@ from client import HERE, Client  # noqa: E402
 FAKE = os.path.join(HERE, "fake_codex.py")
 PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
 LINUX = os.path.isdir("/proc/self")
-#: Seconds after its own timeout within which a call must be answered, and after which nothing may be left of a run.
-LATE, GONE = 12.0, 2.0
+#: Seconds after its own timeout within which a call must be answered.
+LATE = 12.0
+#: Seconds after the end of a server within which nothing may be left of its runs.
+GONE = 2.0
 #: Megabytes that a server may have grown by.
 GROWTH = 8.0
+#: Has glibc give back what is freed, so that memory means memory in use.
+TIDY = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+VERSIONS = ("0.77.0", "0.169.0")
+#: Faults of one kind that are told in full.
+EXAMPLES = 20
 
 OPEN = "FAKE:session\nFAKE:started\n"
 BEAT = "FAKE:mark {n}\nFAKE:sleep 0.03\n" * 3
@@ -65,7 +73,7 @@ SCENARIOS: Dict[str, Tuple[str, int, bool]] = {
 
 
 def processes() -> List[Tuple[int, int, str, bytes]]:
-    """Pid, parent, state and environment (or, where that can't be had alone, all that ps shows) of every process."""
+    """Pid, parent, state and environment of every process (without /proc: all that ps shows of it)."""
     found = []
     if LINUX:
         for name in os.listdir("/proc"):
@@ -78,8 +86,8 @@ def processes() -> List[Tuple[int, int, str, bytes]]:
                 except OSError:
                     pass
         return found
-    listing = subprocess.run(["ps", "-A", "-wwE", "-o", "pid=,ppid=,stat=,command="], stdout=subprocess.PIPE).stdout
-    for line in listing.splitlines():
+    listing = subprocess.run(["ps", "-A", "-wwE", "-o", "pid=,ppid=,stat=,command="], stdout=subprocess.PIPE)
+    for line in listing.stdout.splitlines():
         pid, parent, state, rest = (line.split(None, 3) + [b""])[:4]
         found.append((int(pid), int(parent), state.decode(), rest))
     return found
@@ -88,11 +96,12 @@ def processes() -> List[Tuple[int, int, str, bytes]]:
 def alive(tag: str, but: Optional[int] = None) -> List[int]:
     """The living processes with SOAK_SERVER=`tag` in their environment, but for the server `but`."""
     mark = b"SOAK_SERVER=" + tag.encode()
-    return [pid for pid, _, state, env in processes() if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())]
+    return [pid for pid, _, state, env in processes()
+            if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())]
 
 
 def vitals(pid: int) -> Dict[str, float]:
-    """Threads, open files, memory (MB) and zombies of a process; the first three only where there is /proc."""
+    """Threads, open files, memory (MB) and zombies of a process; without /proc the last alone."""
     zombies = sum(parent == pid and state[0] == "Z" for _, parent, state, _ in processes())
     if not LINUX:
         return {"zombies": zombies}
@@ -116,14 +125,15 @@ class Call:
 class SoakClient(Client):
     """A client that keeps nothing but its calls. The lock of Client guards them."""
 
-    def __init__(self, soak: Soak, tag: str) -> None:
+    def __init__(self, soak: Soak, tag: str, version: str) -> None:
         self.soak, self.tag = soak, tag
         self.calls: Dict[str, Call] = {}
         self.passed: Set[str] = set()
         self.count = 0
-        super().__init__(dict(soak.env, SOAK_SERVER=tag), program=PROGRAM)
-        self.send({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}})
+        super().__init__(dict(soak.env, SOAK_SERVER=tag, FAKE_CODEX_VERSION=version), program=PROGRAM)
+        params = {"protocolVersion": "2025-11-25", "capabilities": {},
+                  "clientInfo": {"name": "soak", "version": "1"}}
+        self.request("initialize", params, id="hello")
 
     def _read_messages(self) -> None:
         for line in self.process.stdout:
@@ -150,9 +160,10 @@ class Soak:
         self.home, self.notes = os.path.join(root, "home"), os.path.join(root, "notes")
         for name in ("home", "notes", "work", "tmp"):
             os.mkdir(os.path.join(root, name))
-        self.env = {"CODEX_BIN": FAKE, "CODEX_HOME": self.home, "FAKE_CODEX_DIR": self.notes, "TMPDIR": os.path.join(root, "tmp"),
-                    "CODEX_MCP_CWD": os.path.join(root, "work"), "FAKE_CODEX_VERSION": "0.77.0", "FAKE_CODEX_DO": "",
-                    "CODEX_MCP_SANDBOX": "", "CODEX_MCP_TIMEOUT_MS": "", "CODEX_MCP_MAX_PARALLEL": "8"}
+        self.env = dict(TIDY, CODEX_BIN=FAKE, CODEX_HOME=self.home, FAKE_CODEX_DIR=self.notes,
+                        FAKE_CODEX_DO="", TMPDIR=os.path.join(root, "tmp"),
+                        CODEX_MCP_CWD=os.path.join(root, "work"),
+                        CODEX_MCP_SANDBOX="", CODEX_MCP_TIMEOUT_MS="", CODEX_MCP_MAX_PARALLEL="8")
         self.lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
@@ -168,8 +179,8 @@ class Soak:
     def fault(self, kind: str, what: str) -> None:
         with self.lock:
             self.faults[kind] += 1
-            if self.faults[kind] <= 3:
-                self.examples.append("%s: %s" % (kind, what[:600]))
+            if self.faults[kind] <= EXAMPLES:
+                self.examples.append("%s: %s" % (kind, what[:1000]))
 
     # one call
 
@@ -189,13 +200,14 @@ class Soak:
             call.cancel_at = call.begin + wait
         if session:
             self.session_of[call.number] = session
-        arguments: Dict[str, Any] = {"prompt": SCENARIOS[name][0].format(n=call.number), "timeout_ms": int(timeout * 1000)}
+        prompt = SCENARIOS[name][0].format(n=call.number)
+        arguments: Dict[str, Any] = {"prompt": prompt, "timeout_ms": int(timeout * 1000)}
         if session:
             arguments["session_id"] = session
         with client._changed:
             client.calls[call.number] = call
-        client.send({"jsonrpc": "2.0", "id": call.number, "method": "tools/call",
-                     "params": {"name": "codex_chat", "arguments": arguments, "_meta": {"progressToken": call.number}}})
+        client.request("tools/call", {"name": "codex_chat", "arguments": arguments,
+                                      "_meta": {"progressToken": call.number}}, id=call.number)
 
     def answer(self, client: SoakClient, message: Dict[str, Any]) -> None:
         """Takes one message of a server, in the order in which they came."""
@@ -240,8 +252,7 @@ class Soak:
                 if call.session is None:
                     self.sessions.append(got["session_id"])
             return "succeeded"
-        kinds = (("No answer within", "timed out"), ("stopped: the client left", "stopped with the server"),
-                 ("open elsewhere", "session open elsewhere"))
+        kinds = (("No answer within", "timed out"), ("open elsewhere", "session open elsewhere"))
         kind = next((word for mark, word in kinds if mark in text), "failed")
         if SCENARIOS[call.scenario][2] and kind == "failed":
             self.fault("wrong answers", "%s (%s): %s" % (call.number, call.scenario, text))
@@ -262,7 +273,7 @@ class Soak:
         with client._changed:
             calls = list(client.calls.values())
         for call in calls:
-            if call.answers and now > call.begin + 60 or call.fence in client.passed and now > call.begin + 60:
+            if now > call.begin + 60 and (call.answers or call.fence in client.passed):
                 with client._changed:
                     client.calls.pop(call.number)
             elif call.answers or call.cancel_at == 0:
@@ -271,7 +282,7 @@ class Soak:
                 call.cancel_at, call.fence = 0, "fence " + call.number
                 self.outcomes["cancelled"] += 1
                 client.notify("notifications/cancelled", {"requestId": call.number})
-                client.send({"jsonrpc": "2.0", "id": call.fence, "method": "ping"})
+                client.request("ping", id=call.fence)
             elif now > call.begin + call.timeout + LATE:
                 call.cancel_at = 0
                 self.fault("answers lost", "%s (%s, %g s)" % (call.number, call.scenario, call.timeout))
@@ -295,16 +306,16 @@ class Soak:
         number = 0
         while time.monotonic() < self.end - 3:
             number += 1
-            client = self.client("r%d.%d." % (slot, number))
+            client = self.client("r%d.%d." % (slot, number), self.random.choice(VERSIONS))
             try:
                 self.drive(client, min(self.end - 2, time.monotonic() + 1 + self.random.random() * 6), 3)
             except (OSError, ValueError) as error:
                 self.fault("servers died", "%s: %r" % (client.tag, error))
-            self.finish(client, self.random.choice(["EOF", "SIGINT", "SIGTERM", "SIGKILL", "SIGKILL", "EOF SIGTERM SIGKILL",
-                                                    "SIGINT SIGTERM"]))
+            self.finish(client, self.random.choice(["EOF", "SIGINT", "SIGTERM", "SIGKILL", "SIGKILL",
+                                                    "EOF SIGTERM SIGKILL", "SIGINT SIGTERM"]))
 
-    def client(self, tag: str) -> SoakClient:
-        client = SoakClient(self, tag)
+    def client(self, tag: str, version: str) -> SoakClient:
+        client = SoakClient(self, tag, version)
         with self.lock:
             self.clients.append(client)
         return client
@@ -354,12 +365,13 @@ class Soak:
         return best
 
     def stray_files(self) -> List[str]:
-        return sorted(os.path.join(folder, name)[len(self.root) + 1:] for where in (self.home, self.env["TMPDIR"])
+        return sorted(os.path.join(folder, name)[len(self.root) + 1:]
+                      for where in (self.home, self.env["TMPDIR"])
                       for folder, _, names in os.walk(where) for name in names
                       if not folder.startswith(os.path.join(self.home, "sessions")))
 
     def check_order(self) -> int:
-        """Reads the marks of the turns in the order in which they were made. Returns how many turns there were."""
+        """Reads the marks of the turns in the order in which they were made. Returns the number of turns."""
         try:
             with open(os.path.join(self.notes, "marks")) as file:
                 marks = file.read().split()
@@ -375,17 +387,18 @@ class Soak:
             if now.get(session) == number:
                 continue
             if number in over:
-                self.fault("turns interleaved", "%s went on after %s, session %s" % (number, now[session], session))
+                self.fault("turns interleaved", "%s after %s, session %s" % (number, now[session], session))
             over.add(now.get(session, ""))
             now[session] = number
             tag, _, count = number.rpartition("-")
             if int(count) < newest.get((session, tag), 0) and number not in over:
-                self.fault("turns out of order", "%s after %d, session %s" % (number, newest[session, tag], session))
+                self.fault("turns out of order", "%s after call %d, session %s" % (
+                    number, newest[session, tag], session))
             newest[session, tag] = max(newest.get((session, tag), 0), int(count))
         return len(set(marks))
 
     def run(self, seconds: float) -> None:
-        steady = [self.client("s%d." % number) for number in (1, 2)]
+        steady = [self.client("s%d." % number, version) for number, version in enumerate(VERSIONS, 1)]
         workers = [threading.Thread(target=self.steady, args=(client,), daemon=True) for client in steady]
         workers += [threading.Thread(target=self.restless, args=(slot,), daemon=True) for slot in (1, 2)]
         for worker in workers:
@@ -397,7 +410,8 @@ class Soak:
             time.sleep(0.5)
             if time.monotonic() > said + 30:
                 said = time.monotonic()
-                print("  %3.0f s left, %d calls, %d faults" % (self.end - said, self.made, sum(self.faults.values())), flush=True)
+                print("  %3.0f s left, %d calls, %d faults" % (
+                    self.end - said, self.made, sum(self.faults.values())), flush=True)
         self.quiet = True
         for worker in workers:
             worker.join(20)
@@ -414,25 +428,34 @@ class Soak:
 
     def report(self, turns: int, before: List[Dict[str, float]], after: List[Dict[str, float]],
                files_before: List[str], files_after: List[str]) -> None:
-        print("calls made                        %d, %d turns seen, on %d sessions" % (self.made, turns, len(self.sessions)))
-        for name, count in sorted(self.outcomes.items(), key=lambda pair: -pair[1]):
-            print("  %-40s %6d" % (name, count))
-        print("servers ended                     %d: %s; slowest %.2f s (SIGKILL not counted)" % (
-            sum(self.endings.values()), ", ".join("%s %d" % pair for pair in sorted(self.endings.items())), self.slowest_exit))
-        for name in ("answers lost", "answers doubled", "messages after an answer or a cancel", "wrong answers", "orphans",
-                     "turns interleaved", "turns out of order", "servers that did not leave", "servers died", "faults on stderr"):
-            print("%-40s %d" % (name, self.faults[name]))
+        def tell(name: str, text: Any) -> None:
+            print("%-40s %s" % (name, text))
+
+        tell("calls made", "%d; %d turns seen, on %d sessions" % (self.made, turns, len(self.sessions)))
+        for name, count in self.outcomes.most_common():
+            tell("  " + name, count)
+        tell("servers ended", sum(self.endings.values()))
+        for name, count in self.endings.most_common():
+            tell("  by " + name, count)
+        tell("slowest end of a server, s", "%.2f (not counted: those by SIGKILL)" % self.slowest_exit)
+        for name in ("answers lost", "answers doubled", "messages after an answer or a cancel",
+                     "wrong answers", "orphans", "turns interleaved", "turns out of order",
+                     "servers that did not leave", "servers died", "faults on stderr"):
+            tell(name, self.faults[name])
         for number, (old, new) in enumerate(zip(before, after), 1):
             for name in old:
-                limit = old[name] + (GROWTH if name == "memory" else 0)
-                bad = new[name] > (0 if name == "zombies" else limit)
-                print("%-40s %g -> %g%s" % ("%s of server %d%s" % (name, number, ", MB" if name == "memory" else ""),
-                                            round(old[name], 1), round(new[name], 1), "   NOT FLAT" if bad else ""))
-                if bad:
-                    self.fault("not flat", "%s of server %d: %g, then %g" % (name, number, old[name], new[name]))
-        print("%-40s %d -> %d (%s)" % ("files besides sessions", len(files_before), len(files_after), ", ".join(files_after[:5])))
-        if len(files_after) > len(files_before):
-            self.fault("not flat", "files: %s" % files_after)
+                limit = 0 if name == "zombies" else old[name] + (GROWTH if name == "memory" else 0)
+                what = "%s of server %d%s" % (name, number, ", MB" if name == "memory" else "")
+                self.flat(what, round(old[name], 1), round(new[name], 1), limit)
+        self.flat("files besides sessions", len(files_before), len(files_after), len(files_before))
+        print("  %s" % ", ".join(files_after[:5]))
+
+    def flat(self, name: str, old: float, new: float, limit: float) -> None:
+        """Tells a number before and after, and notes a fault if it is over `limit`."""
+        bad = new > limit
+        print("%-40s %g -> %g%s" % (name, old, new, "   NOT FLAT" if bad else ""))
+        if bad:
+            self.fault("not flat", "%s: %g, then %g" % (name, old, new))
 
 
 def kill(pid: int) -> None:
@@ -445,7 +468,7 @@ def kill(pid: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--seed", type=int, default=None, help="for the same choices, though not the same timing")
+    parser.add_argument("--seed", type=int, default=None, help="for the same choices, not the same timing")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print("soak: %g s, Python %s, --seed %d" % (options.seconds, sys.version.split()[0], seed), flush=True)
@@ -476,7 +499,8 @@ def main() -> int:
         clean()
     for example in soak.examples:
         print("  " + example)
-    print("FAILED: %d faults" % sum(soak.faults.values()) if soak.faults else "nothing lost, nothing left behind")
+    faults = sum(soak.faults.values())
+    print("FAILED: %d faults" % faults if faults else "nothing lost, nothing left behind")
     return 1 if soak.faults else 0
 
 
