@@ -1906,10 +1906,10 @@ class ToolRunner:
         except Stopped as stop:
             if not why or turn.begun or str(stop) != "timeout":
                 raise
-        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was "
-                         f"not free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again "
-                         "later or with a larger timeout_ms; or ask the user to close it, and call again a "
-                         "minute after; or begin a new session by leaving session_id out.")
+        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not "
+                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again, "
+                         "with a larger timeout_ms; or ask the user to close it, and call again a minute after; "
+                         "or begin a new session by leaving session_id out.")
 
     def _options(self, call: Call) -> Options:
         """What Codex is given for a call. Raises RunFailure if the directory is not there."""
