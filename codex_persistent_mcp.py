@@ -37,8 +37,8 @@ from __future__ import annotations
 
 import sys
 
-if sys.path[:1] == [""]:
-    del sys.path[0]  # `pipx run URL` runs this text with `python -c`, which would import from the directory
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # nothing is imported from the file's directory, nor from the working one (pipx run URL)
 
 import json
 import os
@@ -48,7 +48,7 @@ import signal
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 # ----------------------------------------------------------------------------------------------------------
 # constants, settings
@@ -166,6 +166,10 @@ class ProtocolError(Exception):
         if data is not None:
             self.body["data"] = data
 
+    def response(self, request_id: Any) -> JsonObject:
+        """The JSON-RPC error response; its id is null if that of the request can't be told."""
+        return {"jsonrpc": "2.0", "id": request_id, "error": self.body}
+
 
 class RunFailure(Exception):
     """A call that failed. Its text says why, and what the caller can do."""
@@ -220,11 +224,8 @@ class Control:
     def pause(self, duration: float) -> None:
         """Waits `duration` seconds, or until woken. Raises `Stopped`."""
         end = min(time.monotonic() + duration, self._deadline)
-        woken, left = False, duration
-        while not woken and left > 0:
+        while time.monotonic() < end and not self._wake.wait(min(end - time.monotonic(), PROGRESS_GAP)):
             self.check()
-            left = end - time.monotonic()
-            woken = self._wake.wait(max(0.0, min(left, PROGRESS_GAP)))
         self._wake.clear()
         self.check()
 
@@ -295,7 +296,7 @@ def objects_in(value: Any, *path: str) -> List[JsonObject]:
 def json_number(text: str) -> Union[int, float]:
     """A number of JSON. One that no float holds becomes the nearest that can be written again.
 
-    A whole number of hundreds of digits counts as such a one: on thousands, Python could work for hours.
+    A whole number of hundreds of digits counts as such a one: on many millions, Python would work for hours.
     """
     if len(text) < 400 and not re.search("[.eE]", text):
         return int(text)
@@ -354,11 +355,6 @@ def read_message(value: Any) -> Optional[Message]:
     return Message(value["method"], params, value.get("id"))
 
 
-def error_response(request_id: Optional[RequestId], error: ProtocolError) -> JsonObject:
-    """A JSON-RPC error response; its id is null if that of the request can't be told."""
-    return {"jsonrpc": "2.0", "id": request_id, "error": error.body}
-
-
 # ----------------------------------------------------------------------------------------------------------
 # platform: all that differs between POSIX and Windows
 # ----------------------------------------------------------------------------------------------------------
@@ -380,7 +376,7 @@ WATCHED = """\
     read -r _ <&{0}
     kill -INT 0
     sleep .5
-    kill -KILL $(grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
+    kill -KILL $(timeout 1 grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
 ) >/dev/null 2>&1 &
 exec {0}<&-
 export "$1=$2"
@@ -393,10 +389,7 @@ def watch_pipe() -> Optional[int]:
     """The end of a new pipe for watchers to read; the other end stays open here. None without a shell."""
     if WINDOWS or not os.path.exists("/bin/sh"):
         return None
-    read_end = os.pipe()[0]
-    if read_end > 9:  # a shell can name no descriptor above 9, and this server uses none that it inherited
-        os.dup2(read_end, 9)
-    return min(read_end, 9)
+    return os.pipe()[0]
 
 
 def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Optional[int] = None) -> Any:
@@ -470,15 +463,7 @@ def selectable(pipe: Any) -> Any:
                 pass
 
     threading.Thread(target=copy, daemon=True).start()
-    return near
-
-
-def read_some(source: Any) -> bytes:
-    """Reads what there is from something selectable; b"" at its end."""
-    try:
-        return source.recv(1 << 16) if WINDOWS else os.read(source.fileno(), 1 << 16)
-    except OSError:
-        return b""
+    return near.makefile("rb", 0)
 
 
 def set_nonblocking(pipe: Any) -> bool:
@@ -795,7 +780,7 @@ class Turn:
         if self.state == "completed":
             return
         words = self.error or stderr_words(stderr) or self.stray
-        if not self.begun and "already has an active writer" in stderr:
+        if self.state == "running" and not self.begun and "already has an active writer" in stderr:
             raise SessionBusy("The session has an active writer")
         # Of a new session whose first message it refuses, Codex keeps nothing.
         kept = self.begun or "no rollout" not in words and (self.expected or "maximum length" not in words)
@@ -878,8 +863,10 @@ class CodexRun:
         """
         signal_group(self._process.pid, name)
 
-    def finish(self, prompt: bytes, turn: Turn, control: Control) -> str:
-        """Feeds the prompt, folds the output into `turn`, and returns when all is over how Codex ended.
+    def finish(self, prompt: bytes, turn: Turn, control: Control) -> Tuple[str, str]:
+        """Feeds the prompt, folds the output into `turn`; returns when all is over.
+
+        What it returns is what was kept of Codex's standard error, and how Codex ended.
 
         Raises Stopped if the call was stopped before the turn had ended. Nothing of the run is left then.
         """
@@ -894,16 +881,11 @@ class CodexRun:
                 pipe.close()
         if turn.state == "running" and not turn.broken:
             control.check()
-        code = self._process.returncode
-        return f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
-
-    def stderr(self) -> str:
-        """What was kept of Codex's standard error."""
-        middle = b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
-        return (self._head + middle + self._tail).decode("utf-8", "replace")
+        code, middle = self._process.returncode, b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
+        stderr = (self._head + middle + self._tail).decode("utf-8", "replace")
+        return stderr, f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
 
     def _supervise(self) -> None:
-        """The loop of a run, from its first event until the process has gone."""
         import selectors
         import subprocess
 
@@ -951,7 +933,7 @@ class CodexRun:
 
     def _take_events(self, source: Any) -> bool:
         """Feeds the turn the lines that came; of one of over MAX_EVENT only the start. True at the end."""
-        chunk = read_some(source)
+        chunk = source.read(1 << 16)  # what there is; b"" at the end
         self._line += chunk
         if b"\n" in chunk:
             *lines, self._line = self._line.split(b"\n")
@@ -968,7 +950,7 @@ class CodexRun:
 
     def _take_errors(self, source: Any) -> bool:
         """Keeps the beginning and the end of what Codex says on standard error. True at the end."""
-        chunk = read_some(source)
+        chunk = source.read(1 << 16)
         room = max(0, MAX_STDERR - len(self._head))
         self._head += chunk[:room]
         self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
@@ -977,7 +959,6 @@ class CodexRun:
         return not chunk
 
     def _steer(self, now: float) -> None:
-        """Decides which signals are due."""
         if not self._stopping:
             try:
                 self._control.check()
@@ -1041,7 +1022,7 @@ class WebSocket:
                 raise LiveError("its control socket belongs to another user")
         if not stat.S_ISSOCK(told.st_mode):
             raise LiveError("its control socket is no socket")
-        self._buffer, self._parts, self._fragmented = bytearray(), bytearray(), False
+        self._buffer, self._incoming = bytearray(), self._messages()
         self._timeout = socket.timeout  # before Python 3.10 not yet TimeoutError
         self._socket = socket.socket(socket.AF_UNIX)
         try:
@@ -1073,53 +1054,54 @@ class WebSocket:
         self._send(1, json.dumps(message).encode("ascii"))
 
     def receive(self, patience: float) -> Optional[JsonObject]:
-        """The next message; None if none comes within `patience` seconds. Raises OSError, LiveError."""
+        """The next message, {} for a frame without one; None if none comes within `patience` seconds.
+
+        Raises OSError, LiveError.
+        """
         end = time.monotonic() + patience
+        for message in self._incoming:
+            if message is not None or not self._read(end - time.monotonic()):
+                return message
+        raise LiveError("it closed the connection")
+
+    def _messages(self) -> Iterator[Optional[JsonObject]]:
+        """The messages, {} for a frame without one, and None whenever more must be read first."""
+        parts, fragmented = b"", False
         while True:
-            frame = self._frame()
-            if frame is None:
-                if not self._read(end - time.monotonic()):
-                    return None
-                continue
-            final, kind, data = frame
+            first, length = yield from self._take(2)
+            kind, final = first & 0x0F, first >= 0x80
+            odd = first & 0x70 or length > 127  # reserved bits, a mask
+            if length in (126, 127):
+                length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
+            if odd or len(parts) + length > MAX_EVENT or kind not in (0 if fragmented else 1, 8, 9, 10):
+                raise LiveError("it sent a frame that makes no sense, or is too large")
+            data = yield from self._take(length)
             if kind == 8:
                 raise LiveError("it closed the connection")
             if kind == 9:
                 self._send(10, data)
-            if kind in (9, 10):
+            elif kind != 10:
+                parts, fragmented = parts + data, not final
+            if kind > 1 or fragmented:
+                yield {}
                 continue
-            if kind != (0 if self._fragmented else 1) or len(self._parts) + len(data) > MAX_EVENT:
-                raise LiveError("it sent a frame that makes no sense, or is too large")
-            self._parts += data
-            self._fragmented = not final
-            if final:
-                try:
-                    message = load_json(self._parts.decode("utf-8"))
-                except ValueError:
-                    message = None
-                if not isinstance(message, dict):
-                    raise LiveError("it sent what is no message")
-                self._parts = bytearray()
-                return message
+            try:
+                message = load_json(parts.decode("utf-8"))
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                raise LiveError("it sent what is no message")
+            parts = b""
+            yield message
 
-    def _frame(self) -> Optional[Tuple[bool, int, bytes]]:
-        """Takes a frame from the buffer if it is there: whether it ends a message, its kind, its data."""
-        if len(self._buffer) < 2:
-            return None
-        first, length, start = self._buffer[0], self._buffer[1], 2
-        if length > 125:  # 126 and 127 tell how many bytes have the length; more would be a mask
-            start = {126: 4, 127: 10}.get(length, 0)
-            length = int.from_bytes(self._buffer[2:start], "big") if len(self._buffer) >= start else 0
-        if first & 0x70 or not start or length > MAX_EVENT:
-            raise LiveError("it sent a frame that makes no sense, or is too large")
-        if len(self._buffer) < start + length:
-            return None
-        data = bytes(self._buffer[start:start + length])
-        del self._buffer[:start + length]
-        return first >= 0x80, first & 0x0F, data
+    def _take(self, count: int) -> Generator[None, None, bytes]:
+        while len(self._buffer) < count:
+            yield None
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
 
     def _read(self, patience: float) -> bool:
-        """Reads what there is; false if nothing comes within `patience` seconds."""
         self._socket.settimeout(max(0.001, patience))
         try:
             chunk = self._socket.recv(1 << 16)
@@ -1131,12 +1113,11 @@ class WebSocket:
         return True
 
     def _send(self, kind: int, data: bytes) -> None:
-        """Sends one whole frame, masked as a client's must be."""
         size, mask = len(data), os.urandom(4)
         length = bytes([0x80 | size]) if size < 126 else (
             b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xff" + size.to_bytes(8, "big"))
         masked = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-        self._socket.settimeout(ANSWER)
+        self._socket.settimeout(WITHDRAW)
         self._socket.sendall(bytes([0x80 | kind]) + length + mask + masked.to_bytes(size, "big"))
 
 
@@ -1160,12 +1141,8 @@ class LiveRun:
     def signal(self, name: str) -> None:
         """Does nothing: the call's own worker sees the stop, and interrupts the turn."""
 
-    def stderr(self) -> str:
-        """Nothing: the app-server's errors are events."""
-        return ""
-
-    def finish(self, prompt: bytes, turn: Turn, control: Control) -> str:
-        """Runs the turn, folds it into `turn`, and returns where it ran.
+    def finish(self, prompt: bytes, turn: Turn, control: Control) -> Tuple[str, str]:
+        """Runs the turn, folds it into `turn`; returns "", since its errors are events, and where it ran.
 
         Raises:
             SessionBusy: nothing was sent, for the reason given.
@@ -1181,7 +1158,7 @@ class LiveRun:
                 while turn.state == "running":
                     control.check()
                     self._receive(TICK)
-            except Stopped:
+            except (Stopped, RunFailure):
                 self._withdraw()
                 raise
             finally:
@@ -1199,44 +1176,52 @@ class LiveRun:
                 "It is not known whether Codex took the message")
             raise RunFailure(f"The session is open elsewhere, and Codex's app-server could not be used to "
                              f"the end: {why}. {known}: look at the session before you repeat it.") from None
-        return "in the session that is open elsewhere"
+        return "", "in the session that is open elsewhere"
 
     def _join(self) -> None:
         """Begins to talk to the app-server, and waits until no other turn runs. Nothing is sent yet."""
         self._ask("initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
                   capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
         self._socket.send({"method": "initialized"})
-        # Asked first, since the app-server would open a session that nobody has open.
-        if self._session not in (self._ask("thread/loaded/list").get("data") or ()):
+        # Asked first, since the app-server would open a session that nobody has open there.
+        loaded = self._ask("thread/loaded/list").get("data")
+        if not isinstance(loaded, list) or self._session not in loaded:
             raise LiveError("it does not have this session open")
-        # Any further member would change the person's own settings.
-        session = self._ask("thread/resume", threadId=self._session, excludeTurns=True)
-        if text_in(session, "thread", "id") != self._session:
-            raise LiveError("it answered for another session")
-        self._active = self._active or text_in(session, "thread", "status", "type") == "active"
-        self._compare(session)
-        while self._active:
-            self._control.say(f"Waits for the turn that runs in the open window of session {self._session}")
-            self._control.check()
-            self._receive(TICK)
+        while True:  # asked again after each wait, in which the person may have changed the settings
+            # Any further member would change the person's own settings.
+            session = self._ask("thread/resume", threadId=self._session, excludeTurns=True)
+            if text_in(session, "thread", "id") != self._session:
+                raise LiveError("it answered for another session")
+            self._compare(session)
+            self._active = text_in(session, "thread", "status", "type") == "active"
+            if not self._active:
+                return
+            while self._active:
+                self._control.say(f"Waits for the turn that runs in the window of session {self._session}")
+                self._control.check()
+                self._receive(TICK)
 
     def _compare(self, session: JsonObject) -> None:
-        """Warns of what the call can't have there. Raises RunFailure if the session has too many rights."""
-        options = self._options
-        sandbox = LIVE_SANDBOXES.get(text_in(session, "sandbox", "type"), SANDBOXES[-1])
-        if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
-            raise RunFailure("Nothing was sent to Codex: the session is open elsewhere, most likely in a "
-                             f"`codex resume` window, with the sandbox {sandbox}, but this call must run "
-                             f"with no more than {options.sandbox}. Ask the user to close it and call again "
-                             "in a minute, or leave session_id out to begin a new session.")
-        self._turn.warn("This turn ran in the session that is open elsewhere, most likely in a `codex "
-                        "resume` window, with that session's own settings.")
+        """Notes what the call can't have there. Raises RunFailure if the session has too many rights."""
+        options, sandbox = self._options, self._sandbox(text_in(session, "sandbox", "type"))
+        self._notes = ["This turn ran in the session that is open elsewhere, most likely in a `codex resume` "
+                       "window, with that session's own settings."]
         for name, wanted, found in (("sandbox", options.sandbox, sandbox),
                                     ("cwd", options.cwd, session.get("cwd")),
                                     ("model", options.model, session.get("model")),
                                     ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
             if wanted and wanted != found:
-                self._turn.warn(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+                self._notes.append(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+
+    def _sandbox(self, kind: str) -> str:
+        """The session's sandbox. Raises RunFailure if it gives more rights than the call may have."""
+        options, sandbox = self._options, LIVE_SANDBOXES.get(kind, SANDBOXES[-1])
+        if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
+            raise RunFailure("Nothing was sent to Codex: the session is open elsewhere, most likely in a "
+                             f"`codex resume` window, with the sandbox {sandbox}, but this call must run "
+                             f"with no more than {options.sandbox}. Ask the user to close it and call again "
+                             "in a minute, or leave session_id out to begin a new session.")
+        return sandbox
 
     def _submit(self, prompt: str) -> None:
         """Hands the message over. From here on it may be taken, unless the app-server says otherwise."""
@@ -1245,8 +1230,11 @@ class LiveRun:
         try:
             self._ask("thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
                       input=[{"type": "text", "text": prompt}])
-        except LiveRefused:
+        except LiveRefused as refused:
             self._sent = False
+            if "maximum length" in str(refused):
+                raise RunFailure(f"Codex did not take the message: {refused}\nSend a shorter text; Codex can "
+                                 "read files in its working directory itself.") from None
             raise
         while not self._turn_id:
             self._control.check()
@@ -1300,7 +1288,6 @@ class LiveRun:
         return self._answer["result"]
 
     def _receive(self, patience: float) -> None:
-        """Takes the next message, if one comes."""
         message = self._socket.receive(patience) or {}
         method, params = text_in(message, "method"), object_in(message, "params")
         if not method and message.get("id") == self._last_id:
@@ -1314,7 +1301,6 @@ class LiveRun:
                               f"{self._session}: {text_in(params, 'command') or method}")
 
     def _notice(self, method: str, params: JsonObject) -> None:
-        """Folds a notification on this session into the turn if it belongs there."""
         item = object_in(params, "item")
         if method == "thread/status/changed":
             self._active = text_in(params, "status", "type") == "active"
@@ -1322,7 +1308,11 @@ class LiveRun:
             self._turn.warn(text_in(params, "message"))
         elif method == "item/started" and self._sent and item.get("clientId") == self._message_id:
             self._turn_id = text_in(params, "turnId")
+            for note in self._notes:
+                self._turn.warn(note)
             self._tell("turn.started")
+        elif method == "thread/settings/updated" and not self._turn_id and not self._leaving:
+            self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
         turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
         if not self._turn_id or turn_id != self._turn_id:
             return
@@ -1392,18 +1382,14 @@ class Codex:
 
     def close(self, patience: float) -> None:
         """Asks all runs to stop at once, and ends those that are still there after `patience` seconds."""
-        end = time.monotonic() + patience
-        with self._lock:
-            self._closed = True
-            for run in self._runs:
-                run.signal("SIGINT")
-        while self._runs and time.monotonic() < end:
-            time.sleep(0.005)
-        with self._lock:
-            for run in self._runs:
-                run.signal("SIGKILL")
-        while self._runs and time.monotonic() < end + TICK:
-            time.sleep(0.005)  # their workers sweep up
+        for name, limit in (("SIGINT", patience), ("SIGKILL", TICK)):
+            with self._lock:
+                self._closed = True
+                for run in self._runs:
+                    run.signal(name)
+            end = time.monotonic() + limit
+            while self._runs and time.monotonic() < end:
+                time.sleep(0.005)  # their workers sweep up
 
     def _finish(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
         with self._lock:
@@ -1412,11 +1398,11 @@ class Codex:
                 control.stop("shutdown")
                 run.signal("SIGKILL")
         try:
-            ending = run.finish(prompt.encode("utf-8"), turn, control)
+            stderr, ending = run.finish(prompt.encode("utf-8"), turn, control)
         finally:
             with self._lock:
                 self._runs.remove(run)
-        turn.result(run.stderr(), ending)
+        turn.result(stderr, ending)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -1563,36 +1549,6 @@ against the files, the history and, where that is possible without writing, the 
 would settle it.
 - Write in the language of the request above."""
 
-PLAN_VERDICT = '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start the work'
-FINAL_VERDICT = '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may say done'
-
-
-def sections(first: str, *others: Tuple[str, str]) -> str:
-    """A prompt: the request itself first, where the picker shows it, then the parts that are not empty."""
-    parts = [f"# {title}\n{text.strip()}" for title, text in others if text.strip()]
-    return "\n\n".join([first.strip()] + parts)
-
-
-def chat_prompt(arguments: JsonObject) -> str:
-    """The text of `codex_chat`: what the agent wrote, as it is."""
-    return arguments["prompt"]
-
-
-def plan_prompt(arguments: JsonObject) -> str:
-    """The text of `codex_guard_plan`."""
-    return sections(arguments["requirements"],
-                    ("Constraints", arguments.get("constraints", "")),
-                    ("The plan to criticise, before any work starts", arguments["plan"]),
-                    ("Your task", REVIEWER % PLAN_VERDICT))
-
-
-def final_prompt(arguments: JsonObject) -> str:
-    """The text of `codex_guard_final`."""
-    return sections(arguments["change_summary"],
-                    ("Test results, as the agent reports them", arguments.get("test_results", "")),
-                    ("Open questions", arguments.get("open_questions", "")),
-                    ("Your task: review this change before it is called done", REVIEWER % FINAL_VERDICT))
-
 
 # ----------------------------------------------------------------------------------------------------------
 # tools: schemas, checked arguments, a turn to a tool result
@@ -1600,15 +1556,24 @@ def final_prompt(arguments: JsonObject) -> str:
 
 
 class Tool(NamedTuple):
-    """One tool: `texts` are its own arguments (name, description, required), `output` its text in answers."""
+    """One tool. `texts` are its own arguments in the order of the prompt (name, description, whether it must
+    be given, heading in the prompt), `output` its text in answers; one with a `task` reviews.
+    """
 
     name: str
     title: str
     description: str
-    texts: Tuple[Tuple[str, str, bool], ...]
+    texts: Tuple[Tuple[str, str, bool, str], ...]
     output: Tuple[str, str]
-    prompt: Callable[[JsonObject], str]
-    reviews: bool
+    task: str = ""
+
+    def prompt(self, arguments: JsonObject) -> str:
+        """The request itself first, where the picker shows it, then the parts that are not empty."""
+        if not self.task:
+            return arguments["prompt"]
+        parts = [(heading, arguments.get(name, "").strip()) for name, _, _, heading in self.texts]
+        parts.append(("Your task", self.task))
+        return "\n\n".join(f"# {heading}\n{text}" if heading else text for heading, text in parts if text)
 
 
 CARRY_ON = (" The answer has session_id: pass it to the next call, of any of the codex tools, to go on in "
@@ -1622,25 +1587,30 @@ TOOLS = (
          "files if the sandbox allows it. To have a plan or a finished change reviewed, take "
          "codex_guard_plan or codex_guard_final instead." + CARRY_ON,
          (("prompt", "The message to Codex, with all that it needs to know and cannot read in the working "
-           "directory.", True),),
-         ("reply", "Codex's reply."), chat_prompt, False),
+           "directory.", True, ""),),
+         ("reply", "Codex's reply.")),
     Tool("codex_guard_plan", "Have Codex criticise a plan",
          "Before you start work that is not trivial: Codex checks the plan against the repository as a "
          "strict, independent reviewer and says whether to go on, what blocks, and what is missing, risky or "
          "unclear. It edits nothing." + CARRY_ON,
-         (("requirements", "What is to be achieved, as the user asked for it.", True),
-          ("plan", "The plan: steps, files, decisions, how it will be tested.", True),
-          ("constraints", "What must hold or must not be touched.", False)),
-         ("critique", "Codex's criticism; its first line says whether to go on."), plan_prompt, True),
+         (("requirements", "What is to be achieved, as the user asked for it.", True, ""),
+          ("plan", "The plan: steps, files, decisions, how it will be tested.", True,
+           "The plan to criticise, before any work starts"),
+          ("constraints", "What must hold or must not be touched.", False, "Constraints")),
+         ("critique", "Codex's criticism; its first line says whether to go on."),
+         REVIEWER % '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start the work'),
     Tool("codex_guard_final", "Have Codex review a change",
          "Before you tell the user that work is done: Codex reviews the change in the repository as a "
          "strict, independent reviewer and says whether it is done, what blocks, and what is missing, risky "
          "or untested. It edits nothing. Pass the session_id of the plan's check, so that it knows the plan."
          + CARRY_ON,
-         (("change_summary", "What was changed and why, with the files.", True),
-          ("test_results", "Which checks were run and what they printed.", False),
-          ("open_questions", "What you are not sure of.", False)),
-         ("review", "Codex's review; its first line says whether the change is done."), final_prompt, True),
+         (("change_summary", "What was changed and why, with the files.", True, ""),
+          ("test_results", "Which checks were run and what they printed.", False,
+           "Test results, as the agent reports them"),
+          ("open_questions", "What you are not sure of.", False, "Open questions")),
+         ("review", "Codex's review; its first line says whether the change is done."),
+         "Review this change before it is called done. " + REVIEWER % (
+             '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may say done')),
 )
 
 INSTRUCTIONS = """\
@@ -1652,9 +1622,22 @@ Keep the session_id of an answer and pass it to the next call on the same matter
 resume_command: it continues that conversation in a terminal, and you can go on in it afterwards."""
 
 
+#: Arguments of all tools: name, pattern, description, which begins with what is right.
+COMMON_ARGUMENTS = (
+    ("session_id", f"^{UUID}$", "The UUID of the session to continue, from an earlier answer. Without it a "
+     "new one begins."),
+    ("cwd", r"^(/|[A-Za-z]:[\\/]|\\\\)", "The absolute path of an existing directory for Codex to work in. "
+     "Without it: the session's own, or for a new session the server's."),
+    ("model", "^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$", "The name of a model, for this call alone. Without "
+     "it the user's Codex configuration rules."),
+    ("reasoning_effort", "^[a-z][a-z0-9_-]{0,31}$", "A reasoning effort that the model knows, such as low, "
+     "medium, high or xhigh, for this call alone. Without it the user's Codex configuration rules."),
+)
+
+
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
     """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is none."""
-    if tool.reviews:
+    if tool.task:
         return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
     return asked or settings.sandbox
 
@@ -1662,40 +1645,24 @@ def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Option
 def input_schema(tool: Tool, settings: Settings) -> JsonObject:
     """The JSON Schema (2020-12) of a tool's arguments. Each description begins with what is right."""
     properties: JsonObject = {}
-    for name, text, required in tool.texts:
+    for name, text, required, _ in tool.texts:
         properties[name] = {"type": "string", "description": text}
         if required:
             properties[name]["pattern"] = r"\S"
-    if not tool.reviews:
+    if not tool.task:
         most = SANDBOXES.index(settings.sandbox or "workspace-write")
         properties["sandbox"] = {
             "type": "string", "enum": list(SANDBOXES[:most + 1]),
             "description": "What Codex may do with files in this turn. Without it: %s." % (
                 settings.sandbox or "as the user's Codex configuration says, read-only if it says nothing")}
-    properties.update({
-        "session_id": {
-            "type": "string", "pattern": f"^{UUID}$",
-            "description": "The UUID of the session to continue, from an earlier answer. Without it a new "
-                           "one begins."},
-        "cwd": {
-            "type": "string", "pattern": r"^(/|[A-Za-z]:[\\/]|\\\\)",
-            "description": "The absolute path of an existing directory for Codex to work in. Without it: the "
-                           "session's own, or for a new session the server's."},
-        "model": {
-            "type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$",
-            "description": "The name of a model, for this call alone. Without it the user's Codex "
-                           "configuration rules."},
-        "reasoning_effort": {
-            "type": "string", "pattern": "^[a-z][a-z0-9_-]{0,31}$",
-            "description": "A reasoning effort that the model knows, such as low, medium, high or xhigh, for "
-                           "this call alone. Without it the user's Codex configuration rules."},
-        "timeout_ms": {
-            "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
-            "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the call "
-                           f"gives up, its wait for the session included. Without it: {settings.timeout_ms}."
-        }})
+    for name, pattern, description in COMMON_ARGUMENTS:
+        properties[name] = {"type": "string", "pattern": pattern, "description": description}
+    properties["timeout_ms"] = {
+        "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
+        "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the call gives "
+                       f"up, its wait for the session included. Without it: {settings.timeout_ms}."}
     return {"type": "object", "properties": properties, "additionalProperties": False,
-            "required": [name for name, _, required in tool.texts if required]}
+            "required": [name for name, _, required, _ in tool.texts if required]}
 
 
 def output_schema(tool: Tool) -> JsonObject:
@@ -1907,12 +1874,11 @@ class ToolRunner:
             if not why or turn.begun or str(stop) != "timeout":
                 raise
         raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not "
-                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again, "
-                         "with a larger timeout_ms; or ask the user to close it, and call again a minute after; "
-                         "or begin a new session by leaving session_id out.")
+                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call "
+                         "again, with a larger timeout_ms; or ask the user to close it, and call again a "
+                         "minute after; or begin a new session by leaving session_id out.")
 
     def _options(self, call: Call) -> Options:
-        """What Codex is given for a call. Raises RunFailure if the directory is not there."""
         arguments, session_id = call.arguments, call.session_id
         where, cwd = "cwd", arguments.get("cwd")
         if cwd is None and session_id:
@@ -1998,7 +1964,7 @@ class Server:
             for one in value:
                 self._receive_value(one, batch.respond)
         except ProtocolError as error:
-            self._send(error_response(None, error))
+            self._send(error.response(None))
 
     def close(self, patience: float) -> None:
         """Stops all calls within about `patience` seconds. They get no answer: the client is leaving."""
@@ -2024,21 +1990,20 @@ class Server:
                     self._cancel(message.params.get("requestId"))
                 return respond(None)
             if message.id in self._in_flight:
-                # Answered under no id: under this one it would be taken for the answer to the first request.
-                request_id = None
                 raise ProtocolError(INVALID_REQUEST, "Invalid request: a request with the id "
                                     f"{quoted(message.id)} is still in flight")
             self._dispatch(message, respond)
         except ProtocolError as error:
+            if request_id in self._in_flight:
+                request_id = None  # under this one it would be taken for the answer to the first request
             is_notification = isinstance(value, dict) and "id" not in value and (
                 error.body["code"] == INVALID_PARAMS)
-            respond(None if is_notification else error_response(request_id, error))
+            respond(None if is_notification else error.response(request_id))
         except Exception as error:  # a fault of this server must cost no more than this one message
             log(f"internal error: {error!r}")
-            respond(error_response(request_id, ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}")))
+            respond(ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id))
 
     def _dispatch(self, message: Message, respond: Respond) -> None:
-        """Serves one request. Raises ProtocolError."""
         meta = message.params.get("_meta", {})
         if not isinstance(meta, dict):
             raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" must be an object')
@@ -2075,7 +2040,6 @@ class Server:
             raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(message.method, 100)}")
 
     def _check_modern(self, meta: JsonObject) -> None:
-        """Checks what MCP 2026-07-28 wants in every request. Raises ProtocolError."""
         needed = (("protocolVersion", str, "a string"), ("clientCapabilities", dict, "an object"))
         for name, kind, what in needed:
             if not isinstance(meta.get(META + name), kind):
@@ -2165,6 +2129,9 @@ class Server:
 
 def serve(settings: Settings) -> None:
     """Serves MCP until the input ends, nobody reads the output, or a signal says so. Never returns."""
+    while os.open(os.devnull, os.O_RDWR) < 3:
+        pass  # one of 0, 1, 2 was closed, and a pipe of ours would have got its number
+    os.closerange(3, 10)  # nothing inherited is used, and the shell can name no descriptor above 9
     # A byte in this pipe means: leave. Signals write it in C, so no handler runs in the middle of anything.
     wake_read, wake_write = os.pipe()
     if not WINDOWS:

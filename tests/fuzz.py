@@ -803,8 +803,8 @@ def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
                 stream = stream._replace(good=None)
                 few = shrink(list(stream.lines), lambda some: why(stream._replace(lines=tuple(some))))
                 stream = stream._replace(lines=tuple(few))
-            raise Violation("%s\n  Turn(%r), result(%.1000r%s, %r) with the lines\n%s" % (
-                why(stream), stream.expected, stream.stderr,
+            raise Violation("%s\n  cut down: %s\n  Turn(%r), result(%.1000r%s, %r) with the lines\n%s" % (
+                seen, why(stream) or "not seen in the last try", stream.expected, stream.stderr,
                 " ... (%d)" % len(stream.stderr) if len(stream.stderr) > 1000 else "", stream.ending,
                 show(list(stream.lines))))
         counts["streams"] += 1

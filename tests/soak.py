@@ -94,7 +94,7 @@ def processes() -> List[Tuple[int, int, str, bytes]]:
 
 
 def alive(tag: str, but: Optional[int] = None) -> List[int]:
-    """The living processes with SOAK_SERVER=`tag` in their environment, but for the server `but`."""
+    """The living processes whose SOAK_SERVER begins with `tag`, but for the server `but`."""
     mark = b"SOAK_SERVER=" + tag.encode()
     return [pid for pid, _, state, env in processes()
             if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())]
@@ -156,6 +156,7 @@ class Soak:
 
     def __init__(self, root: str, seconds: float, seed: int) -> None:
         self.root, self.random = root, random.Random(seed)
+        self.name = "run%d." % os.getpid()  # two runs on one machine must not take each other's for orphans
         self.end = time.monotonic() + seconds
         self.home, self.notes = os.path.join(root, "home"), os.path.join(root, "notes")
         for name in ("home", "notes", "work", "tmp"):
@@ -171,6 +172,8 @@ class Soak:
         self.examples: List[str] = []
         self.sessions: List[str] = []
         self.session_of: Dict[str, str] = {}
+        self.cut_off: Set[str] = set()  # calls that were in flight when SIGKILL ended their server
+        self.overlaps: Set[str] = set()  # those of them whose Codex met the next turn on its session
         self.made = 0
         self.slowest_exit = 0.0
         self.clients: List[SoakClient] = []
@@ -315,7 +318,7 @@ class Soak:
                                                     "EOF SIGTERM SIGKILL", "SIGINT SIGTERM"]))
 
     def client(self, tag: str, version: str) -> SoakClient:
-        client = SoakClient(self, tag, version)
+        client = SoakClient(self, self.name + tag, version)
         with self.lock:
             self.clients.append(client)
         return client
@@ -338,7 +341,9 @@ class Soak:
             self.fault("servers that did not leave", "%s after %s" % (client.tag, ending))
             client.process.kill()
         client.process.wait()
-        if "KILL" not in ending:
+        if "KILL" in ending:
+            self.cut_off.update(number for number, call in client.calls.items() if not call.answers)
+        else:
             self.slowest_exit = max(self.slowest_exit, time.monotonic() - begin)
         gone = time.monotonic()
         while alive(client.tag) and time.monotonic() < gone + GONE:
@@ -386,7 +391,10 @@ class Soak:
                 continue  # a new session that nobody was told of
             if now.get(session) == number:
                 continue
-            if number in over:
+            if number in over and self.cut_off & {number, now[session]}:
+                # The lock dies with the server; its Codex may live on until the watcher has ended it.
+                self.overlaps.update(self.cut_off & {number, now[session]})
+            elif number in over:
                 self.fault("turns interleaved", "%s after %s, session %s" % (number, now[session], session))
             over.add(now.get(session, ""))
             now[session] = number
@@ -421,7 +429,7 @@ class Soak:
             for pid in left:
                 self.fault("orphans", "pid %d of server %s, which is idle" % (pid, client.tag))
             self.finish(client, "EOF")
-        for pid in alive(""):
+        for pid in alive(self.name):
             self.fault("orphans", "pid %d at the end" % pid)
         turns = self.check_order()
         self.report(turns, before, after, files_before, files_after)
@@ -438,6 +446,8 @@ class Soak:
         for name, count in self.endings.most_common():
             tell("  by " + name, count)
         tell("slowest end of a server, s", "%.2f (not counted: those by SIGKILL)" % self.slowest_exit)
+        tell("turns cut off by SIGKILL to the server", "%d; %d met the next turn on their session" % (
+            len(self.cut_off), len(self.overlaps)))
         for name in ("answers lost", "answers doubled", "messages after an answer or a cancel",
                      "wrong answers", "orphans", "turns interleaved", "turns out of order",
                      "servers that did not leave", "servers died", "faults on stderr"):

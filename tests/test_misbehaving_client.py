@@ -320,6 +320,8 @@ def test_an_id_that_is_still_in_flight_is_refused_and_the_first_call_goes_on(ben
     for method, params in (("tools/call", call), ("ping", {}), ("nonsense", {})):
         (answer,) = answers(client, line_of(id="twice", method=method, params=params))
         assert code(answer) == INVALID_REQUEST and answer.get("id") is None
+    (answer,) = answers(client, line_of(id="twice", method="tools/call", params=7))
+    assert "error" in answer and answer.get("id") is None
     bench.open("first")
     assert session_of(client.result("twice"))
     assert len(client.responses("twice")) == 1 and len(bench.calls()) == 1
