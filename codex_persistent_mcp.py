@@ -324,6 +324,14 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def load_clean(text: str) -> Any:
+    """The JSON value in `text`, well formed in all its strings. Raises ValueError."""
+    value = load_json(text)
+    if "\\ud" in text or "\\uD" in text:
+        value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
+    return value
+
+
 def quoted(value: Any) -> str:
     """A value of the client's, for an error message."""
     return one_line(json.dumps(value, ensure_ascii=False), 100)
@@ -705,9 +713,7 @@ class Turn:
         if SKIPPED.match(line):
             return ""
         try:
-            event = load_json(line.decode("utf-8", "replace"))
-            if b"\\ud" in line or b"\\uD" in line:
-                event = load_json(well_formed(json.dumps(event, ensure_ascii=False)))
+            event = load_clean(line.decode("utf-8", "replace"))
         except ValueError:
             event = None
         if isinstance(event, dict) and isinstance(event.get("type"), str):
@@ -1086,7 +1092,7 @@ class WebSocket:
                 yield {}
                 continue
             try:
-                message = load_json(parts.decode("utf-8"))
+                message = load_clean(parts.decode("utf-8"))
             except ValueError:
                 message = None
             if not isinstance(message, dict):
@@ -1342,6 +1348,11 @@ class LiveRun:
 
     def _tell(self, kind: str, **event: Any) -> None:
         self._control.say(self._turn.fold(dict(event, type=kind)))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# codex: a turn, by a process of its own or in a live session
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Codex:
