@@ -334,7 +334,10 @@ def load_clean(text: str) -> Any:
 
 def quoted(value: Any) -> str:
     """A value of the client's, for an error message."""
-    return one_line(json.dumps(value, ensure_ascii=False), 100)
+    try:
+        return one_line(json.dumps(value, ensure_ascii=False), 100)
+    except RecursionError:  # what could just be read can't always be written
+        return "nested too deeply"
 
 
 def decode_line(line: bytes) -> Any:

@@ -564,3 +564,12 @@ def test_a_client_that_is_slow_to_read_gets_everything(bench: Bench) -> None:
     time.sleep(0.5)  # the answers fill the pipe
     found = [json.loads(client.process.stdout.readline()) for _ in range(301)]
     assert {message["id"] for message in found} == set(range(300)) | {id}
+
+
+@pytest.mark.parametrize("depth", range(975, 1000))
+def test_a_value_that_can_just_be_read_is_refused_in_words(bench: Bench, depth: int) -> None:
+    client = bench.start()
+    deep = "[" * depth + "]" * depth
+    client.send_raw(('{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":%s}}\n' % deep).encode())
+    (answer,) = client.wait_for(lambda: [m for m in client.messages if m.get("id") in (7, None) and "error" in m], "answer")
+    assert answer["error"]["code"] in (INVALID_PARAMS, PARSE_ERROR)
