@@ -2230,7 +2230,7 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
     yield good, "login", words if good else f"{words}. Run: codex login"
 
 
-def check(settings: Settings) -> int:
+def run_check(settings: Settings) -> int:
     """Prints what this server would use and whether it works; returns 0 if all does, else 1."""
     home, remedy = settings.codex_home, ""
     lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}"), *check_codex(settings)]
@@ -2305,7 +2305,7 @@ def main() -> int:
                         help="print what registers this file in a client")
     chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     options = parser.parse_args()
-    return check(settings) if options.check else print_config(options.print_config, settings)
+    return run_check(settings) if options.check else print_config(options.print_config, settings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """A small MCP client over pipes, for the tests and the demo. Standard library only; every wait is bounded."""
+
 from __future__ import annotations
 
 import json
@@ -16,19 +17,35 @@ PROGRAM = os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
 BOUND = 60.0
 
 META = "io.modelcontextprotocol/"
-MODERN = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {},
-          META + "clientInfo": {"name": "test-client", "version": "1"}}
+MODERN = {
+    META + "protocolVersion": "2026-07-28",
+    META + "clientCapabilities": {},
+    META + "clientInfo": {"name": "test-client", "version": "1"},
+}
 
 
 class Client:
     """Starts the server and talks to it. `messages` has all it sent, in order; stderr is kept in `errors`."""
 
-    def __init__(self, env: Optional[Dict[str, str]] = None, python: str = sys.executable, program: str = PROGRAM,
-                 arguments: Optional[List[str]] = None, read: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        env: Optional[Dict[str, str]] = None,
+        python: str = sys.executable,
+        program: str = PROGRAM,
+        arguments: Optional[List[str]] = None,
+        read: bool = True,
+        **options: Any,
+    ) -> None:
         environment = dict(os.environ)
         environment.update(env or {})
-        self.process = subprocess.Popen([python, program] + (arguments or []), stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options)
+        self.process = subprocess.Popen(
+            [python, program] + (arguments or []),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            **options,
+        )
         self.messages: List[Any] = []
         self.raw: List[bytes] = []
         self.errors: List[str] = []
@@ -73,7 +90,11 @@ class Client:
                     return value
                 left = end - time.monotonic()
                 assert left > 0, "no %s within %g s; got %r; stderr %r" % (
-                    what, bound, self.messages[-3:], self.errors[-5:])
+                    what,
+                    bound,
+                    self.messages[-3:],
+                    self.errors[-5:],
+                )
                 self._changed.wait(min(left, 0.2))
 
     def send_raw(self, data: bytes) -> None:
@@ -98,25 +119,37 @@ class Client:
         return id
 
     def responses(self, id: Any) -> List[Dict[str, Any]]:
-        return [m for m in self.messages if isinstance(m, dict) and "method" not in m and m.get("id") == id
-                and type(m.get("id")) is type(id)]
+        return [
+            m
+            for m in self.messages
+            if isinstance(m, dict)
+            and "method" not in m
+            and m.get("id") == id
+            and type(m.get("id")) is type(id)
+        ]
 
     def response(self, id: Any, bound: float = BOUND) -> Dict[str, Any]:
         """The response to the request `id`."""
         return self.wait_for(lambda: self.responses(id), "response to %r" % (id,), bound)[0]
 
-    def ask(self, method: str, params: Optional[Dict[str, Any]] = None, bound: float = BOUND) -> Dict[str, Any]:
+    def ask(
+        self, method: str, params: Optional[Dict[str, Any]] = None, bound: float = BOUND
+    ) -> Dict[str, Any]:
         """Sends a request and waits for its response."""
         return self.response(self.request(method, params), bound)
 
     def initialize(self, revision: str = "2025-11-25", name: str = "test-client") -> Dict[str, Any]:
         """Does the handshake of the legacy revisions and returns the result."""
-        answer = self.ask("initialize", {"protocolVersion": revision, "capabilities": {},
-                                         "clientInfo": {"name": name, "version": "1"}})
+        answer = self.ask(
+            "initialize",
+            {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": name, "version": "1"}},
+        )
         self.notify("notifications/initialized")
         return answer["result"]
 
-    def start_call(self, tool: str, arguments: Any, token: Any = None, meta: Optional[Dict[str, Any]] = None) -> Any:
+    def start_call(
+        self, tool: str, arguments: Any, token: Any = None, meta: Optional[Dict[str, Any]] = None
+    ) -> Any:
         """Sends a tool call and returns its id."""
         params: Dict[str, Any] = {"name": tool, "arguments": arguments}
         if meta or token is not None:
@@ -141,8 +174,13 @@ class Client:
 
     def progress(self, token: Any) -> List[Dict[str, Any]]:
         """The parameters of the progress notifications for `token` so far."""
-        return [m["params"] for m in self.messages if isinstance(m, dict)
-                and m.get("method") == "notifications/progress" and m["params"]["progressToken"] == token]
+        return [
+            m["params"]
+            for m in self.messages
+            if isinstance(m, dict)
+            and m.get("method") == "notifications/progress"
+            and m["params"]["progressToken"] == token
+        ]
 
     def close(self, bound: float = 10.0) -> int:
         """Closes the server's input, waits for its end and returns its exit code."""
@@ -156,7 +194,9 @@ class Client:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError("the server did not leave within %g s of the end of its input" % bound) from None
+            raise AssertionError(
+                "the server did not leave within %g s of the end of its input" % bound
+            ) from None
         finally:
             for thread in self._threads:
                 thread.join(5)

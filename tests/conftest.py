@@ -1,4 +1,5 @@
 """Fixtures: a server with the fake codex, its notes and its gates."""
+
 from __future__ import annotations
 
 import json
@@ -20,10 +21,21 @@ class Bench:
         self.home, self.work, self.notes = (os.path.join(root, name) for name in ("home", "work", "notes"))
         for folder in (self.home, self.work, self.notes):
             os.makedirs(folder)
-        self.env = {"CODEX_BIN": FAKE, "CODEX_HOME": self.home, "FAKE_CODEX_DIR": self.notes,
-                    "CODEX_MCP_CWD": self.work, "FAKE_CODEX_VERSION": "0.169.0"}
-        for name in ("CODEX_MCP_SANDBOX", "CODEX_MCP_TIMEOUT_MS", "CODEX_MCP_MAX_PARALLEL",
-                     "CODEX_PERSISTENT_MCP_ORIGIN", "CODEX_PERSISTENT_MCP_ACTIVE", "FAKE_CODEX_DO"):
+        self.env = {
+            "CODEX_BIN": FAKE,
+            "CODEX_HOME": self.home,
+            "FAKE_CODEX_DIR": self.notes,
+            "CODEX_MCP_CWD": self.work,
+            "FAKE_CODEX_VERSION": "0.169.0",
+        }
+        for name in (
+            "CODEX_MCP_SANDBOX",
+            "CODEX_MCP_TIMEOUT_MS",
+            "CODEX_MCP_MAX_PARALLEL",
+            "CODEX_PERSISTENT_MCP_ORIGIN",
+            "CODEX_PERSISTENT_MCP_ACTIVE",
+            "FAKE_CODEX_DO",
+        ):
             self.env[name] = ""
         self.clients: List[Client] = []
 
@@ -55,7 +67,9 @@ class Bench:
 
     def reached(self, gate: str) -> None:
         """Waits until a fake codex stands at `gate`."""
-        self.wait(lambda: os.path.exists(os.path.join(self.notes, gate + ".reached")), "codex at gate " + gate)
+        self.wait(
+            lambda: os.path.exists(os.path.join(self.notes, gate + ".reached")), "codex at gate " + gate
+        )
 
     def open(self, gate: str) -> None:
         """Opens `gate`."""

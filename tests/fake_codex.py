@@ -6,6 +6,7 @@ of the prompt, or before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:
 Without steps it runs a plain good turn. Each start is noted in $FAKE_CODEX_DIR/calls.jsonl (arguments, directory,
 prompt, pid, session). Sessions are kept as in Codex's store, so a resume knows the messages before it.
 """
+
 from __future__ import annotations
 
 import glob
@@ -31,7 +32,10 @@ def write(data: bytes) -> None:
 
 
 def emit(kind: str, **more: Any) -> None:
-    write(json.dumps(dict({"type": kind}, **more), separators=(",", ":"), ensure_ascii=False).encode("utf-8") + b"\n")
+    write(
+        json.dumps(dict({"type": kind}, **more), separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        + b"\n"
+    )
 
 
 def item(state: str, kind: str, number: int = 0, **more: Any) -> None:
@@ -72,12 +76,23 @@ class Session:
 
     def __init__(self, id: Optional[str], cwd: str) -> None:
         id = id.lower() if id and not OLD else id  # 0.77.0 does not know an id in capitals
-        found = glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % id)) if id else []
+        found = (
+            glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % id)) if id else []
+        )
         self.known = bool(found)
         self.id = id if found and id else str(uuid.uuid4())
-        self.path = found[0] if found else os.path.join(
-            HOME, "sessions", time.strftime("%Y"), time.strftime("%m"), time.strftime("%d"),
-            "rollout-%s-%s.jsonl" % (time.strftime("%Y-%m-%dT%H-%M-%S"), self.id))
+        self.path = (
+            found[0]
+            if found
+            else os.path.join(
+                HOME,
+                "sessions",
+                time.strftime("%Y"),
+                time.strftime("%m"),
+                time.strftime("%d"),
+                "rollout-%s-%s.jsonl" % (time.strftime("%Y-%m-%dT%H-%M-%S"), self.id),
+            )
+        )
         self.cwd = cwd
 
     def interrupted(self) -> None:
@@ -97,8 +112,10 @@ class Session:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 text = "thread %s already has an active writer" % self.id
-                error("2026-11-24T05:34:47.261850Z ERROR codex_core::session: Failed to create session: "
-                      "thread-store conflict: %s\n" % text)
+                error(
+                    "2026-11-24T05:34:47.261850Z ERROR codex_core::session: Failed to create session: "
+                    "thread-store conflict: %s\n" % text
+                )
                 fail("Error: thread/resume: thread/resume failed: %s (code -32600)" % text)
         if not self.known:
             self.add({"type": "session_meta", "payload": {"id": self.id, "cwd": self.cwd}})
@@ -123,7 +140,9 @@ def hang() -> NoReturn:
 
 def grandchild(detached: bool) -> None:
     """A child that keeps standard output and error open for two minutes, in the group or out of it."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
+    )
     with open(os.path.join(NOTES, "grandchildren"), "a") as file:
         file.write("%d\n" % child.pid)
 
@@ -170,9 +189,11 @@ def step(name: str, text: str, session: Session) -> None:
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(one, signal.SIG_IGN)
     elif name == "polite":  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
+
         def leave(*_: Any) -> NoReturn:
             session.add({"type": "turn_aborted"})
             os._exit(0)
+
         signal.signal(signal.SIGINT, leave)
     elif name == "close-stdout":
         OUT.flush()
@@ -180,13 +201,34 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "grandchild":
         grandchild(text == "detached")
     elif name == "command":
-        item("started", "command_execution", 1, command="/bin/bash -lc '%s'" % text, aggregated_output="",
-             exit_code=None, status="in_progress")
-        item("completed", "command_execution", 1, command="/bin/bash -lc '%s'" % text, aggregated_output="out\n",
-             exit_code=0, status="completed")
+        item(
+            "started",
+            "command_execution",
+            1,
+            command="/bin/bash -lc '%s'" % text,
+            aggregated_output="",
+            exit_code=None,
+            status="in_progress",
+        )
+        item(
+            "completed",
+            "command_execution",
+            1,
+            command="/bin/bash -lc '%s'" % text,
+            aggregated_output="out\n",
+            exit_code=0,
+            status="completed",
+        )
     elif name == "long-line":  # an event of that many megabytes
-        item("completed", "command_execution", 1, command="cat", aggregated_output="x" * (number << 20), exit_code=0,
-             status="completed")
+        item(
+            "completed",
+            "command_execution",
+            1,
+            command="cat",
+            aggregated_output="x" * (number << 20),
+            exit_code=0,
+            status="completed",
+        )
     elif name == "long-reply":
         say("r" * (number << 20))
     elif name == "events":  # that many small events
@@ -195,10 +237,23 @@ def step(name: str, text: str, session: Session) -> None:
             OUT.write(line)
         OUT.flush()
     elif name == "outputs":  # that many events of 2,000 bytes, most of it the output of a command
-        event = json.dumps({"type": "item.completed", "item": {
-            "id": "item_1", "type": "command_execution", "command": "/bin/bash -lc 'cat big'",
-            "aggregated_output": "a line of output\n" * 108, "exit_code": 0, "status": "completed"}},
-            separators=(",", ":")).encode() + b"\n"
+        event = (
+            json.dumps(
+                {
+                    "type": "item.completed",
+                    "item": {
+                        "id": "item_1",
+                        "type": "command_execution",
+                        "command": "/bin/bash -lc 'cat big'",
+                        "aggregated_output": "a line of output\n" * 108,
+                        "exit_code": 0,
+                        "status": "completed",
+                    },
+                },
+                separators=(",", ":"),
+            ).encode()
+            + b"\n"
+        )
         for _ in range(number // 100):
             OUT.write(event * 100)
         OUT.flush()
@@ -212,6 +267,7 @@ def step(name: str, text: str, session: Session) -> None:
 
 def leave_as_codex_does(session: Session) -> None:
     """SIGINT: exit 0 (0.77.0) or 1, and a note; SIGTERM: exit 0 (0.77.0) or by the signal, without one."""
+
     def on_sigint(*_: Any) -> NoReturn:
         session.interrupted()
         os._exit(0 if OLD else 1)
@@ -228,12 +284,22 @@ def mark(text: str) -> None:
 
 def mcp_child(program: str) -> str:
     """Starts an MCP server as Codex does: environment stripped, own process group, Codex's POSIX session."""
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": {"name": "codex_chat", "arguments": {"prompt": "from inside"}}}
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "codex_chat", "arguments": {"prompt": "from inside"}},
+    }
     environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
-    child = subprocess.run([sys.executable, program], input=json.dumps(call).encode() + b"\n", timeout=60,
-                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-                           preexec_fn=os.setpgrp)  # noqa: PLW1509 (no threads here)
+    child = subprocess.run(
+        [sys.executable, program],
+        input=json.dumps(call).encode() + b"\n",
+        timeout=60,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        preexec_fn=os.setpgrp,
+    )  # noqa: PLW1509 (no threads here)
     return child.stdout.decode()
 
 
@@ -256,7 +322,9 @@ def main() -> None:
     session = Session(asked, cwd)
     leave_as_codex_does(session)
     if not OLD:
-        error("WARNING: proceeding, even though we could not create PATH aliases: Refusing to create helpers\n")
+        error(
+            "WARNING: proceeding, even though we could not create PATH aliases: Refusing to create helpers\n"
+        )
     if early:
         note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=None, session=session.id)
         session.begin()
@@ -268,20 +336,37 @@ def main() -> None:
         prompt = prompt_bytes.decode("utf-8")
     except UnicodeDecodeError:
         fail("Failed to read prompt from stdin: input is not valid UTF-8", backtrace=False)
-    note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=prompt, session=session.id,
-         marker=os.environ.get("CODEX_PERSISTENT_MCP_ACTIVE"))
+    note(
+        argv=arguments,
+        cwd=os.getcwd(),
+        pid=os.getpid(),
+        prompt=prompt,
+        session=session.id,
+        marker=os.environ.get("CODEX_PERSISTENT_MCP_ACTIVE"),
+    )
     if not os.path.isdir(cwd):
         fail("Error: No such file or directory (os error 2)")
-    effort = [value.split("=", 1)[1].strip('"') for value in rest if value.startswith("model_reasoning_effort=")]
+    effort = [
+        value.split("=", 1)[1].strip('"') for value in rest if value.startswith("model_reasoning_effort=")
+    ]
     if OLD and effort and effort[0] not in ("none", "minimal", "low", "medium", "high", "xhigh"):
-        fail("Error loading config.toml: unknown variant `%s`, expected one of `none`, `minimal`, `low`, `medium`, "
-             "`high`, `xhigh`\nin `model_reasoning_effort`\n" % effort[0], backtrace=False)
+        fail(
+            "Error loading config.toml: unknown variant `%s`, expected one of `none`, `minimal`, `low`, `medium`, "
+            "`high`, `xhigh`\nin `model_reasoning_effort`\n" % effort[0],
+            backtrace=False,
+        )
     if asked and not session.known and not OLD:
-        fail("Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)" % asked)
+        fail(
+            "Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)"
+            % asked
+        )
     if not OLD and len(prompt) > 1 << 20:  # the session is announced, but not kept
         emit("thread.started", thread_id=session.id)
-        fail('Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. '
-             '(code -32602), data: {"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":%d}' % len(prompt))
+        fail(
+            "Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. "
+            '(code -32602), data: {"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":%d}'
+            % len(prompt)
+        )
     session.begin()
     before = session.messages()
     steps = steps_in(prompt)
@@ -291,7 +376,11 @@ def main() -> None:
         return
     emit("thread.started", thread_id=session.id)
     if not OLD:
-        item("completed", "error", message="Model metadata for `fake` not found. Defaulting to fallback metadata.")
+        item(
+            "completed",
+            "error",
+            message="Model metadata for `fake` not found. Defaulting to fallback metadata.",
+        )
     emit("turn.started")
     session.add({"type": "message", "text": prompt})
     item("completed", "reasoning", 1, text="**Looking at the question**\n\nMore of it.")

@@ -16,6 +16,7 @@ fragmented, ping, noise (events of other sessions and turns), slow-start (a turn
 (a message's turn is over before the message is answered), person-first (the person's turn begins just before a
 message is taken).
 """
+
 from __future__ import annotations
 
 import base64
@@ -67,8 +68,17 @@ class Turn:
         self.reply: Optional[str] = None
 
     def wire(self, **more: Any) -> Dict[str, Any]:
-        return dict({"id": self.id, "rootTurnId": self.id, "items": [], "itemsView": "notLoaded",
-                     "status": self.status, "error": None}, **more)
+        return dict(
+            {
+                "id": self.id,
+                "rootTurnId": self.id,
+                "items": [],
+                "itemsView": "notLoaded",
+                "status": self.status,
+                "error": None,
+            },
+            **more,
+        )
 
 
 class Connection:
@@ -104,25 +114,53 @@ class Connection:
             self.raw(frame(PING, b"still there?"))
         if "fragmented" in self.daemon.modes:
             third = len(data) // 3
-            self.raw(frame(TEXT, data[:third], False) + frame(0, data[third:2 * third], False)
-                     + frame(PING, b"in between") + frame(0, data[2 * third:]))
+            self.raw(
+                frame(TEXT, data[:third], False)
+                + frame(0, data[third : 2 * third], False)
+                + frame(PING, b"in between")
+                + frame(0, data[2 * third :])
+            )
         else:
             self.raw(frame(TEXT, data))
 
     def misbehave(self, what: str, id: Any) -> None:
         """Does `what` instead of sending the answer to the request `id`."""
         if what == "unknown-method":
-            return self.send({"error": {"code": -32600, "message": "Invalid request: unknown variant `x/y`, expected one "
-                                        "of " + ", ".join("`method/%d`" % n for n in range(2000))}, "id": id})
+            return self.send(
+                {
+                    "error": {
+                        "code": -32600,
+                        "message": "Invalid request: unknown variant `x/y`, expected one "
+                        "of " + ", ".join("`method/%d`" % n for n in range(2000)),
+                    },
+                    "id": id,
+                }
+            )
         if what == "odd-result":
             return self.send({"id": id, "result": [{"turn": 7, "thread": "none"}, None]})
-        self.raw({"drop": b"", "silent": b"", "bye": frame(CLOSE, b"\x03\xe8"),
-                  "huge": b"\x81\x7f" + struct.pack(">Q", 1 << 40) + b"x" * 1000,
-                  "junk": b"\xf3\x9a" + bytes(range(256)) * 4, "binary": frame(BINARY, b"\0\1\2"),
-                  "masked": frame(TEXT, json.dumps({"id": id, "result": {}}).encode(), mask=True),
-                  "no-json": frame(TEXT, b"hello \xff"), "no-message": b"".join(
-                      frame(TEXT, text) for text in (b"[1, 2]", b'"text"', b"null", b'{"id": true}', b'{"method": 7}',
-                                                     b'{"method": "turn/completed", "params": []}'))}[what])
+        self.raw(
+            {
+                "drop": b"",
+                "silent": b"",
+                "bye": frame(CLOSE, b"\x03\xe8"),
+                "huge": b"\x81\x7f" + struct.pack(">Q", 1 << 40) + b"x" * 1000,
+                "junk": b"\xf3\x9a" + bytes(range(256)) * 4,
+                "binary": frame(BINARY, b"\0\1\2"),
+                "masked": frame(TEXT, json.dumps({"id": id, "result": {}}).encode(), mask=True),
+                "no-json": frame(TEXT, b"hello \xff"),
+                "no-message": b"".join(
+                    frame(TEXT, text)
+                    for text in (
+                        b"[1, 2]",
+                        b'"text"',
+                        b"null",
+                        b'{"id": true}',
+                        b'{"method": 7}',
+                        b'{"method": "turn/completed", "params": []}',
+                    )
+                ),
+            }[what]
+        )
         self.mute = True
         if what in ("drop", "bye"):
             self.close()
@@ -145,14 +183,20 @@ class Connection:
                 return self.misbehave(self.daemon.what, None)
             key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
             assert head.startswith(b"GET / HTTP/1.1\r\n") and key is not None, head
-            accept = base64.b64encode(hashlib.sha1(key.group(1) + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-            self.raw(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-                     b"sec-websocket-accept: " + accept + b"\r\n\r\n")
+            accept = base64.b64encode(
+                hashlib.sha1(key.group(1) + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            )
+            self.raw(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+                b"sec-websocket-accept: " + accept + b"\r\n\r\n"
+            )
             while True:
                 first, second = self._read(2)
                 size = second & 127
                 if size > 125:
-                    size = struct.unpack(">H" if size == 126 else ">Q", self._read(2 if size == 126 else 8))[0]
+                    size = struct.unpack(">H" if size == 126 else ">Q", self._read(2 if size == 126 else 8))[
+                        0
+                    ]
                 assert second & 128, "a client masks its frames"
                 mask = self._read(4)
                 data = self._read(size)
@@ -181,8 +225,17 @@ class FakeDaemon:
     turns in order, `steered` the messages that went into a turn that ran already.
     """
 
-    def __init__(self, home: str, session_id: str, scenario: str = "", modes: str = "", sandbox: Any = "readOnly",
-                 loaded: bool = True, approval: str = "never", lock: bool = True) -> None:
+    def __init__(
+        self,
+        home: str,
+        session_id: str,
+        scenario: str = "",
+        modes: str = "",
+        sandbox: Any = "readOnly",
+        loaded: bool = True,
+        approval: str = "never",
+        lock: bool = True,
+    ) -> None:
         self.home, self.session_id = home, session_id
         self.point, _, self.what = scenario.partition(" ")
         self.modes = set(modes.split())
@@ -254,7 +307,10 @@ class FakeDaemon:
             value = found()
             if value:
                 return value
-            assert time.monotonic() < end, "no %s; requests: %s" % (what, [method for method, _ in self.requests])
+            assert time.monotonic() < end, "no %s; requests: %s" % (
+                what,
+                [method for method, _ in self.requests],
+            )
             time.sleep(0.005)
 
     def asked(self, *methods: str) -> List[Dict[str, Any]]:
@@ -316,8 +372,14 @@ class FakeDaemon:
         self.requests.append((method, params))
         if id is None:
             return
-        point = {"initialize": "initialize", "thread/loaded/list": "held", "thread/read": "held",
-                 "thread/resume": "resume", "turn/start": "take", "thread/queue/add": "take"}.get(method)
+        point = {
+            "initialize": "initialize",
+            "thread/loaded/list": "held",
+            "thread/read": "held",
+            "thread/resume": "resume",
+            "turn/start": "take",
+            "thread/queue/add": "take",
+        }.get(method)
         if point and self.due(point):
             return client.misbehave(self.what, id)
         if client.mute:
@@ -351,9 +413,17 @@ class FakeDaemon:
             capabilities = params.get("capabilities") or {}
             client.experimental = capabilities.get("experimentalApi") is True
             client.opted_out = set(capabilities.get("optOutNotificationMethods") or [])
-            self._tell("configWarning", everybody=True, summary="Codex could not find bubblewrap.", details=None)
-            return {"result": {"userAgent": "codex-tui/0.169.0", "codexHome": self.home, "platformFamily": "unix",
-                               "platformOs": "linux"}}, None
+            self._tell(
+                "configWarning", everybody=True, summary="Codex could not find bubblewrap.", details=None
+            )
+            return {
+                "result": {
+                    "userAgent": "codex-tui/0.169.0",
+                    "codexHome": self.home,
+                    "platformFamily": "unix",
+                    "platformOs": "linux",
+                }
+            }, None
         if method == "thread/loaded/list":
             return {"result": {"data": [OTHER] + [self.session_id] * self.loaded, "nextCursor": None}}, None
         if method == "thread/read":
@@ -362,11 +432,23 @@ class FakeDaemon:
             if not mine:  # the real one loads it from the disk, unless the lock of another forbids it
                 return refuse("thread %s already has an active writer" % self.session_id)
             client.subscribed = True
-            sandbox = {"type": self.sandbox, "networkAccess": False} if isinstance(self.sandbox, str) else self.sandbox
-            return {"result": {
-                "thread": self._thread(), "model": "fake-model", "modelProvider": "fake", "cwd": self._cwd(),
-                "approvalPolicy": self.approval, "approvalsReviewer": "user", "reasoningEffort": "medium",
-                "sandbox": sandbox}}, None
+            sandbox = (
+                {"type": self.sandbox, "networkAccess": False}
+                if isinstance(self.sandbox, str)
+                else self.sandbox
+            )
+            return {
+                "result": {
+                    "thread": self._thread(),
+                    "model": "fake-model",
+                    "modelProvider": "fake",
+                    "cwd": self._cwd(),
+                    "approvalPolicy": self.approval,
+                    "approvalsReviewer": "user",
+                    "reasoningEffort": "medium",
+                    "sandbox": sandbox,
+                }
+            }, None
         if method.startswith(("thread/queue/", "thread/backgroundTerminals/")) and not client.experimental:
             return refuse("%s requires experimentalApi capability" % method)
         if not mine:
@@ -388,8 +470,15 @@ class FakeDaemon:
             self._queue.remove(found[0])
             return {"result": {"turn": found[0][1].wire()}}, self._begin(found[0][1])
         if method == "thread/queue/list":
-            return {"result": {"data": [{"id": q, "clientUserMessageId": turn.client_id, "input": []}
-                                        for q, turn in self._queue], "nextCursor": None}}, None
+            return {
+                "result": {
+                    "data": [
+                        {"id": q, "clientUserMessageId": turn.client_id, "input": []}
+                        for q, turn in self._queue
+                    ],
+                    "nextCursor": None,
+                }
+            }, None
         if method == "thread/queue/delete":
             before = len(self._queue)
             self._queue = [entry for entry in self._queue if entry[0] != params["queuedSubmissionId"]]
@@ -411,7 +500,13 @@ class FakeDaemon:
 
     def _thread(self) -> Dict[str, Any]:
         status = {"type": "active", "activeFlags": []} if self._running() else {"type": "idle"}
-        return {"id": self.session_id, "status": status, "cwd": self._cwd(), "model": "fake-model", "turns": []}
+        return {
+            "id": self.session_id,
+            "status": status,
+            "cwd": self._cwd(),
+            "model": "fake-model",
+            "turns": [],
+        }
 
     def _cwd(self) -> str:
         with open(str(self.session_file), encoding="utf-8") as file:
@@ -431,7 +526,9 @@ class FakeDaemon:
             turn = Turn(client_id, text)
             return {"result": {"turn": turn.wire()}}, self._begin(turn)
         submission = str(uuid.uuid4())
-        answer = {"result": {"queuedSubmission": {"id": submission, "clientUserMessageId": client_id, "input": []}}}
+        answer = {
+            "result": {"queuedSubmission": {"id": submission, "clientUserMessageId": client_id, "input": []}}
+        }
         self._tell("thread/queue/changed", threadId=self.session_id)
         if running or self.paused:
             self._queue.append((submission, Turn(client_id, text)))
@@ -447,8 +544,12 @@ class FakeDaemon:
         return lambda: once.pop().start() if once else None
 
     def _item(self, turn: Turn, kind: str, state: str = "completed", id: str = "", **more: Any) -> None:
-        self._tell("item/" + state, threadId=self.session_id, turnId=turn.id,
-                   item=dict({"type": kind, "id": id or str(uuid.uuid4())}, **more))
+        self._tell(
+            "item/" + state,
+            threadId=self.session_id,
+            turnId=turn.id,
+            item=dict({"type": kind, "id": id or str(uuid.uuid4())}, **more),
+        )
 
     def _status(self, kind: str, *flags: str) -> None:
         status = {"type": kind, "activeFlags": list(flags)} if kind == "active" else {"type": kind}
@@ -462,8 +563,13 @@ class FakeDaemon:
         self._status("active")
         self._tell("turn/started", threadId=self.session_id, turn=turn.wire())
         for state in ("started", "completed"):
-            self._item(turn, "userMessage", state, clientId=turn.client_id,
-                       content=[{"type": "text", "text": turn.text}])
+            self._item(
+                turn,
+                "userMessage",
+                state,
+                clientId=turn.client_id,
+                content=[{"type": "text", "text": turn.text}],
+            )
         if self.session_file:
             with open(self.session_file, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"type": "message", "text": turn.text}) + "\n")
@@ -473,8 +579,11 @@ class FakeDaemon:
             self._noise(turn)
         steps = re.findall(r"^FAKE:([a-z-]+) ?(.*)$", turn.text, re.MULTILINE)
         error = None
-        for name, text in steps or [("reasoning", "**Looking at the question**"), ("usage", ""),
-                                    ("say", "Turn %d; it ends: %s" % (len(self.turns), turn.text[-200:]))]:
+        for name, text in steps or [
+            ("reasoning", "**Looking at the question**"),
+            ("usage", ""),
+            ("say", "Turn %d; it ends: %s" % (len(self.turns), turn.text[-200:])),
+        ]:
             if turn.stop.is_set():
                 break
             error = self._step(turn, name, text) or error
@@ -490,30 +599,81 @@ class FakeDaemon:
             self._item(turn, "reasoning", summary=[text], content=[])
         elif name == "usage":
             self._tokens += 10
-            counts = {"totalTokens": self._tokens + 5, "inputTokens": self._tokens, "cachedInputTokens": 0,
-                      "cacheWriteInputTokens": 0, "outputTokens": 5, "reasoningOutputTokens": 0}
-            self._tell("thread/tokenUsage/updated", threadId=self.session_id, turnId=turn.id, tokenUsage={
-                "total": counts, "last": dict(counts, inputTokens=10, totalTokens=15), "modelContextWindow": 258400})
+            counts = {
+                "totalTokens": self._tokens + 5,
+                "inputTokens": self._tokens,
+                "cachedInputTokens": 0,
+                "cacheWriteInputTokens": 0,
+                "outputTokens": 5,
+                "reasoningOutputTokens": 0,
+            }
+            self._tell(
+                "thread/tokenUsage/updated",
+                threadId=self.session_id,
+                turnId=turn.id,
+                tokenUsage={
+                    "total": counts,
+                    "last": dict(counts, inputTokens=10, totalTokens=15),
+                    "modelContextWindow": 258400,
+                },
+            )
         elif name in ("command", "command-hang"):
             more = {"command": "/bin/bash -lc '%s'" % text, "cwd": "/", "processId": "4711"}
-            self._item(turn, "commandExecution", "started", id="call_1", status="inProgress", aggregatedOutput=None,
-                       exitCode=None, **more)
+            self._item(
+                turn,
+                "commandExecution",
+                "started",
+                id="call_1",
+                status="inProgress",
+                aggregatedOutput=None,
+                exitCode=None,
+                **more,
+            )
             if name == "command-hang":
                 turn.stop.wait(BOUND)
             else:
-                self._item(turn, "commandExecution", id="call_1", status="completed", aggregatedOutput="out\n",
-                           exitCode=0, **more)
+                self._item(
+                    turn,
+                    "commandExecution",
+                    id="call_1",
+                    status="completed",
+                    aggregatedOutput="out\n",
+                    exitCode=0,
+                    **more,
+                )
         elif name == "ask":
             self._status("active", "waitingOnApproval")
-            self._item(turn, "commandExecution", "started", id="call_1", status="inProgress", aggregatedOutput=None,
-                       exitCode=None, command="/bin/bash -lc '%s'" % text, cwd="/", processId=None)
+            self._item(
+                turn,
+                "commandExecution",
+                "started",
+                id="call_1",
+                status="inProgress",
+                aggregatedOutput=None,
+                exitCode=None,
+                command="/bin/bash -lc '%s'" % text,
+                cwd="/",
+                processId=None,
+            )
             number, self._approvals = self._approvals, self._approvals + 1
             for client in list(self._clients):
                 if client.subscribed:
-                    client.send({"method": "item/commandExecution/requestApproval", "id": number, "params": {
-                        "kind": "command", "threadId": self.session_id, "turnId": turn.id, "itemId": "call_1",
-                        "reason": "May this run?", "command": "/bin/bash -lc '%s'" % text, "cwd": "/",
-                        "availableDecisions": ["accept", "cancel"]}})
+                    client.send(
+                        {
+                            "method": "item/commandExecution/requestApproval",
+                            "id": number,
+                            "params": {
+                                "kind": "command",
+                                "threadId": self.session_id,
+                                "turnId": turn.id,
+                                "itemId": "call_1",
+                                "reason": "May this run?",
+                                "command": "/bin/bash -lc '%s'" % text,
+                                "cwd": "/",
+                                "availableDecisions": ["accept", "cancel"],
+                            },
+                        }
+                    )
             end = time.monotonic() + BOUND
             while not turn.approved.is_set() and not turn.stop.is_set() and time.monotonic() < end:
                 time.sleep(0.005)
@@ -530,8 +690,13 @@ class FakeDaemon:
             turn.stop.set()
         elif name == "failed":
             self._status("systemError")
-            self._tell("error", error={"message": text, "codexErrorInfo": "other"}, willRetry=False,
-                       threadId=self.session_id, turnId=turn.id)
+            self._tell(
+                "error",
+                error={"message": text, "codexErrorInfo": "other"},
+                willRetry=False,
+                threadId=self.session_id,
+                turnId=turn.id,
+            )
             return text
         else:
             raise AssertionError("unknown step " + name)
@@ -548,8 +713,11 @@ class FakeDaemon:
             self.paused = interrupted
             told = not interrupted and not error and turn.reply is not None
             items = [{"type": "agentMessage", "id": "msg_1", "text": turn.reply}] if told else []
-            self._tell("turn/completed", threadId=self.session_id, turn=turn.wire(
-                items=items, error={"message": error} if error else None))
+            self._tell(
+                "turn/completed",
+                threadId=self.session_id,
+                turn=turn.wire(items=items, error={"message": error} if error else None),
+            )
             if self._queue and not interrupted:
                 self._begin(self._queue.pop(0)[1])()
 
@@ -564,13 +732,26 @@ class FakeDaemon:
         """Events that are none of this turn's business, and some that nobody knows."""
         for thread, one in ((OTHER, turn.id), (self.session_id, "another-turn"), (OTHER, "another-turn")):
             self._tell("turn/started", threadId=thread, turn={"id": one, "status": "inProgress", "items": []})
-            self._tell("item/completed", threadId=thread, turnId=one,
-                       item={"type": "agentMessage", "id": "x", "text": "NOT FOR YOU"})
-            self._tell("error", error={"message": "NOT FOR YOU"}, willRetry=False, threadId=thread, turnId=one)
-            self._tell("thread/tokenUsage/updated", threadId=thread, turnId=one,
-                       tokenUsage={"total": {"inputTokens": 666}})
-            self._tell("turn/completed", threadId=thread, turn={"id": one, "status": "failed", "items": [],
-                                                                "error": {"message": "NOT FOR YOU"}})
+            self._tell(
+                "item/completed",
+                threadId=thread,
+                turnId=one,
+                item={"type": "agentMessage", "id": "x", "text": "NOT FOR YOU"},
+            )
+            self._tell(
+                "error", error={"message": "NOT FOR YOU"}, willRetry=False, threadId=thread, turnId=one
+            )
+            self._tell(
+                "thread/tokenUsage/updated",
+                threadId=thread,
+                turnId=one,
+                tokenUsage={"total": {"inputTokens": 666}},
+            )
+            self._tell(
+                "turn/completed",
+                threadId=thread,
+                turn={"id": one, "status": "failed", "items": [], "error": {"message": "NOT FOR YOU"}},
+            )
         self._tell("warning", threadId=OTHER, message="NOT FOR YOU")
         self._tell("some/thing/new", threadId=self.session_id, turnId=turn.id, item=7)
         self._item(turn, "someNewThing", text="NOT FOR YOU")

@@ -13,6 +13,7 @@ What it answers is decided by commands in the last message of the user, one a li
 
 Every request body is kept in `requests`, so a test can see the model, the effort and the input that Codex sent.
 """
+
 from __future__ import annotations
 
 import json
@@ -52,9 +53,16 @@ def text_of(item: Dict[str, Any]) -> str:
 
 def user_messages(body: Dict[str, Any]) -> List[str]:
     """The messages that a user sent, without the context that Codex adds in the user's name."""
-    texts = [text_of(i) for i in body.get("input", []) if i.get("type") == "message" and i.get("role") == "user"]
-    return [t for t in texts if not t.lstrip().startswith(("<environment_context>", "<user_instructions>",
-                                                             "# AGENTS.md", "<permissions", "<turn_aborted>"))]
+    texts = [
+        text_of(i) for i in body.get("input", []) if i.get("type") == "message" and i.get("role") == "user"
+    ]
+    return [
+        t
+        for t in texts
+        if not t.lstrip().startswith(
+            ("<environment_context>", "<user_instructions>", "# AGENTS.md", "<permissions", "<turn_aborted>")
+        )
+    ]
 
 
 def named_tool(body: Dict[str, Any], name: str) -> Dict[str, str]:
@@ -72,8 +80,11 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
     users = user_messages(body)
     last = users[-1] if users else ""
     found = {key: value.strip() for key, value in re.findall(r"MODEL:(\w+) ?(.*)", last)}
-    said = [text_of(i) for i in body.get("input", [])
-            if i.get("type") == "message" and i.get("role") == "assistant"]
+    said = [
+        text_of(i)
+        for i in body.get("input", [])
+        if i.get("type") == "message" and i.get("role") == "assistant"
+    ]
     after_user = body.get("input", [])
     for index in range(len(after_user) - 1, -1, -1):
         if after_user[index].get("role") == "user" and last and text_of(after_user[index]) == last:
@@ -82,8 +93,9 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
     ran = any(i.get("type") in ("function_call_output", "local_shell_call_output") for i in after_user)
     items: List[Dict[str, Any]] = []
     if "THINK" in found and not ran:
-        items.append({"type": "reasoning", "id": "rs_1",
-                      "summary": [{"type": "summary_text", "text": found["THINK"]}]})
+        items.append(
+            {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": found["THINK"]}]}
+        )
     if ("RUN" in found or "ASK" in found) and not ran:
         names = [t.get("name") for t in body.get("tools", [])]
         name = "exec_command" if "exec_command" in names else "shell_command"
@@ -94,18 +106,45 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
         if "ASK" in found:
             call.update(sandbox_permissions="require_escalated", justification="May this run?")
         arguments = json.dumps(call)
-        items.append({"type": "function_call", "id": "fc_1", "call_id": "call_%d" % len(after_user),
-                      "name": name, "arguments": arguments})
+        items.append(
+            {
+                "type": "function_call",
+                "id": "fc_1",
+                "call_id": "call_%d" % len(after_user),
+                "name": name,
+                "arguments": arguments,
+            }
+        )
     elif "CALL" in found and not ran:
         name, _, arguments = found["CALL"].partition(" ")
-        items.append(dict({"type": "function_call", "id": "fc_1", "call_id": "call_%d" % len(after_user),
-                           "arguments": arguments or "{}"}, **named_tool(body, name)))
+        items.append(
+            dict(
+                {
+                    "type": "function_call",
+                    "id": "fc_1",
+                    "call_id": "call_%d" % len(after_user),
+                    "arguments": arguments or "{}",
+                },
+                **named_tool(body, name),
+            )
+        )
     else:
         own_words = last.rstrip().splitlines()[-1] if last else ""
-        reply = found.get("SAY") or "This is message %d of the conversation; before it I said %s. You wrote: %s" % (
-            len(users), json.dumps([s[:60] for s in said[-3:]]), own_words[:200])
-        items.append({"type": "message", "role": "assistant", "id": "msg_1",
-                      "content": [{"type": "output_text", "text": reply, "annotations": []}]})
+        reply = found.get(
+            "SAY"
+        ) or "This is message %d of the conversation; before it I said %s. You wrote: %s" % (
+            len(users),
+            json.dumps([s[:60] for s in said[-3:]]),
+            own_words[:200],
+        )
+        items.append(
+            {
+                "type": "message",
+                "role": "assistant",
+                "id": "msg_1",
+                "content": [{"type": "output_text", "text": reply, "annotations": []}],
+            }
+        )
     return {"fail": int(found.get("FAIL", 0)), "wait": float(found.get("WAIT", 0)), "items": items}
 
 
@@ -170,8 +209,13 @@ class LoopbackModel:
 
 def events(items: List[Dict[str, Any]]) -> bytes:
     """A whole response as server-sent events."""
-    usage = {"input_tokens": 10, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
-             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 15}
+    usage = {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 15,
+    }
     stream: List[Dict[str, Any]] = [{"type": "response.created", "response": {"id": "resp_1"}}]
     stream += [{"type": "response.output_item.done", "item": item} for item in items]
     stream.append({"type": "response.completed", "response": {"id": "resp_1", "usage": usage}})

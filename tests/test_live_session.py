@@ -1,4 +1,5 @@
 """Calls on a session that is open in a window: they run as turns on Codex's own daemon, or fail in plain words."""
+
 from __future__ import annotations
 
 import os
@@ -39,7 +40,9 @@ class Stage:
         return self.client.call("codex_chat", dict(arguments, prompt=prompt, session_id=self.session))
 
     def start_chat(self, prompt: str = "hello", token: Any = "p", **arguments: Any) -> Any:
-        return self.client.start_call("codex_chat", dict(arguments, prompt=prompt, session_id=self.session), token)
+        return self.client.start_call(
+            "codex_chat", dict(arguments, prompt=prompt, session_id=self.session), token
+        )
 
     def told(self, token: Any = "p") -> str:
         return "\n".join(one["message"] for one in self.client.progress(token))
@@ -82,7 +85,9 @@ def test_a_call_on_an_open_session_is_answered_in_that_session(stage: Stage) -> 
     structured = result["structuredContent"]
     assert structured["reply"] == "Turn 1; it ends: " + daemon.turns[0].text[-200:]
     assert structured["resume_command"] == "codex resume " + stage.session
-    assert [re.search("open elsewhere|is open", text) is not None for text in structured["warnings"]].count(True) == 1
+    assert [re.search("open elsewhere|is open", text) is not None for text in structured["warnings"]].count(
+        True
+    ) == 1
     assert "warning: " in text_of(result)
     assert len(daemon.turns) == 1 and daemon.steered == [] and daemon.answers == []
 
@@ -98,13 +103,18 @@ def test_the_usage_is_named_as_codex_exec_names_it(stage: Stage) -> None:
     stage.daemon()
     usage = stage.chat()["structuredContent"]["usage"]
     assert {name: usage[name] for name in ("input_tokens", "cached_input_tokens", "output_tokens")} == {
-        "input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
+        "input_tokens": 10,
+        "cached_input_tokens": 0,
+        "output_tokens": 5,
+    }
     assert not [name for name in usage if name != name.lower()]
 
 
 def test_progress_tells_what_codex_does(stage: Stage) -> None:
     daemon = stage.daemon()
-    id = stage.start_chat(steps("reasoning **Weighing it**", "gate one", "command make all", "gate two", "say done"))
+    id = stage.start_chat(
+        steps("reasoning **Weighing it**", "gate one", "command make all", "gate two", "say done")
+    )
     stage.client.wait_for(lambda: "Weighing it" in stage.told(), "progress of the reasoning")
     daemon.open("one")
     stage.client.wait_for(lambda: "make all" in stage.told(), "progress of the command")
@@ -142,8 +152,11 @@ def test_when_the_window_is_closed_calls_go_on_by_themselves(stage: Stage) -> No
 
 def test_a_failed_turn_says_why_in_codex_words(stage: Stage) -> None:
     stage.daemon()
-    text = stage.fails(stage.chat(steps("say before", 'failed {"error": {"message": "the model is on strike"}}')),
-                       "the model is on strike", "before")
+    text = stage.fails(
+        stage.chat(steps("say before", 'failed {"error": {"message": "the model is on strike"}}')),
+        "the model is on strike",
+        "before",
+    )
     assert '{"' not in text
 
 
@@ -168,7 +181,9 @@ def test_after_the_person_interrupted_a_turn_the_next_call_answers(stage: Stage)
 def test_a_timeout_interrupts_the_turn(stage: Stage, slow: str) -> None:
     daemon = stage.daemon("", slow)
     begin = time.monotonic()
-    stage.fails(stage.chat(steps("say so far", "hang"), timeout_ms=SHORT), "within 2 s", "stopped|interrupted")
+    stage.fails(
+        stage.chat(steps("say so far", "hang"), timeout_ms=SHORT), "within 2 s", "stopped|interrupted"
+    )
     assert time.monotonic() - begin < SOON
     daemon.wait(lambda: daemon.turns[0].status == "interrupted", "interrupted turn")
     assert session_of(stage.chat("go on")) == stage.session
@@ -211,15 +226,34 @@ def test_no_request_changes_a_setting_of_the_session(stage: Stage, tmp_path: Any
     result = stage.chat(model="gpt-9", reasoning_effort="high", sandbox="workspace-write", cwd=str(tmp_path))
     session_of(result)
     for method, params in daemon.requests:
-        assert not set(params) & {"model", "effort", "cwd", "sandbox", "sandboxPolicy", "approvalPolicy", "permissions",
-                                  "collaborationMode", "summary", "config", "environments"}, (method, params)
+        assert not set(params) & {
+            "model",
+            "effort",
+            "cwd",
+            "sandbox",
+            "sandboxPolicy",
+            "approvalPolicy",
+            "permissions",
+            "collaborationMode",
+            "summary",
+            "config",
+            "environments",
+        }, (method, params)
         assert "settings" not in method
 
 
-@pytest.mark.parametrize("name, value, words", [
-    ("model", "gpt-9", "gpt-9"), ("reasoning_effort", "high", "effort"), ("sandbox", "workspace-write", "sandbox"),
-    ("cwd", "/", "cwd|directory")])
-def test_what_the_call_asked_for_and_could_not_have_is_a_warning(stage: Stage, name: str, value: str, words: str) -> None:
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("model", "gpt-9", "gpt-9"),
+        ("reasoning_effort", "high", "effort"),
+        ("sandbox", "workspace-write", "sandbox"),
+        ("cwd", "/", "cwd|directory"),
+    ],
+)
+def test_what_the_call_asked_for_and_could_not_have_is_a_warning(
+    stage: Stage, name: str, value: str, words: str
+) -> None:
     stage.daemon()
     warnings = stage.chat(**{name: value})["structuredContent"]["warnings"]
     assert [text for text in warnings if re.search(words, text)], warnings
@@ -228,19 +262,35 @@ def test_what_the_call_asked_for_and_could_not_have_is_a_warning(stage: Stage, n
 def test_what_the_session_has_anyway_is_no_warning(stage: Stage) -> None:
     stage.daemon(sandbox="workspaceWrite")
     plain = stage.chat()["structuredContent"]["warnings"]
-    asked = stage.chat(model="fake-model", reasoning_effort="medium", sandbox="workspace-write", cwd=stage.bench.work)
+    asked = stage.chat(
+        model="fake-model", reasoning_effort="medium", sandbox="workspace-write", cwd=stage.bench.work
+    )
     assert len(asked["structuredContent"]["warnings"]) == len(plain)
 
 
-WIDER = ["workspaceWrite", "dangerFullAccess", "externalSandbox", "somethingNew", None, {"type": ["readOnly"]}, {}]
+WIDER = [
+    "workspaceWrite",
+    "dangerFullAccess",
+    "externalSandbox",
+    "somethingNew",
+    None,
+    {"type": ["readOnly"]},
+    {},
+]
 
 
 @pytest.mark.parametrize("sandbox", WIDER, ids=str)
-@pytest.mark.parametrize("tool, arguments", [
-    ("codex_guard_plan", {"requirements": "r", "plan": "p"}), ("codex_guard_final", {"change_summary": "c"}),
-    ("codex_chat", {"prompt": "p", "sandbox": "read-only"})])
-def test_no_turn_runs_with_more_rights_than_it_was_to_have(stage: Stage, tool: str, arguments: Dict[str, Any],
-                                                           sandbox: Any) -> None:
+@pytest.mark.parametrize(
+    "tool, arguments",
+    [
+        ("codex_guard_plan", {"requirements": "r", "plan": "p"}),
+        ("codex_guard_final", {"change_summary": "c"}),
+        ("codex_chat", {"prompt": "p", "sandbox": "read-only"}),
+    ],
+)
+def test_no_turn_runs_with_more_rights_than_it_was_to_have(
+    stage: Stage, tool: str, arguments: Dict[str, Any], sandbox: Any
+) -> None:
     daemon = stage.daemon(sandbox=sandbox)
     result = stage.client.call(tool, dict(arguments, session_id=stage.session, timeout_ms=5000))
     stage.fails(result, "read-only|stricter|rights", "open")
@@ -328,7 +378,9 @@ def test_a_message_that_waits_behind_the_persons_turn_is_taken_back_at_the_timeo
     assert [turn.status for turn in daemon.agents_turns()] in ([], ["interrupted"]) and daemon._queue == []
 
 
-@pytest.mark.parametrize("mode", ["noise", "fragmented", "ping", "late-answer", "noise fragmented ping slow-start"])
+@pytest.mark.parametrize(
+    "mode", ["noise", "fragmented", "ping", "late-answer", "noise fragmented ping slow-start"]
+)
 def test_only_the_events_of_the_own_turn_count_in_whatever_form_they_come(stage: Stage, mode: str) -> None:
     daemon = stage.daemon("", mode)
     result = stage.chat(steps("usage", "command ls", "say mine"))
@@ -350,9 +402,11 @@ def other_user(daemon: FakeDaemon) -> None:
 
 def replace(make: Any) -> Any:
     """Puts something else in the place of the daemon's link."""
+
     def change(daemon: FakeDaemon) -> None:
         os.unlink(daemon.link)
         make(daemon.link)
+
     return change
 
 
@@ -417,8 +471,10 @@ def calls(tmp_path: Any) -> Iterator[Callable[..., Dict[str, Case]]]:
         ids = [stage.start_chat(prompt, timeout_ms=SHORT) for stage in stages]
         results = [stage.client.result(id) for stage, id in zip(stages, ids)]
         assert time.monotonic() - begin < SOON
-        return {scenario: Case(stage, stage.daemons[0], result)
-                for scenario, stage, result in zip(scenarios, stages, results)}
+        return {
+            scenario: Case(stage, stage.daemons[0], result)
+            for scenario, stage, result in zip(scenarios, stages, results)
+        }
 
     yield call
     for stage in stages:
@@ -430,26 +486,38 @@ def calls(tmp_path: Any) -> Iterator[Callable[..., Dict[str, Case]]]:
 TROUBLE = ["silent", "drop", "bye", "huge", "junk", "binary", "masked", "no-json", "no-message"]
 
 
-@pytest.mark.parametrize("scenarios", [
-    ["upgrade " + what for what in ("silent", "drop", "bye", "junk", "no-json")],
-    ["initialize " + what for what in TROUBLE + ["unknown-method", "odd-result"]],
-    ["held " + what for what in ("silent", "drop", "unknown-method", "odd-result")],
-    ["resume " + what for what in TROUBLE + ["unknown-method", "odd-result"]]], ids=lambda value: value[0].split()[0])
-def test_a_daemon_that_fails_before_it_has_the_message_ends_in_the_plain_failure(calls: Any,
-                                                                                scenarios: List[str]) -> None:
+@pytest.mark.parametrize(
+    "scenarios",
+    [
+        ["upgrade " + what for what in ("silent", "drop", "bye", "junk", "no-json")],
+        ["initialize " + what for what in TROUBLE + ["unknown-method", "odd-result"]],
+        ["held " + what for what in ("silent", "drop", "unknown-method", "odd-result")],
+        ["resume " + what for what in TROUBLE + ["unknown-method", "odd-result"]],
+    ],
+    ids=lambda value: value[0].split()[0],
+)
+def test_a_daemon_that_fails_before_it_has_the_message_ends_in_the_plain_failure(
+    calls: Any, scenarios: List[str]
+) -> None:
     for scenario, case in calls(scenarios).items():
         case.stage.fails(case.result, ELSEWHERE, "app-server|daemon")
-        assert case.daemon.messages() == [] and case.daemon.turns == [] and case.stage.executed() == [], scenario
+        assert case.daemon.messages() == [] and case.daemon.turns == [] and case.stage.executed() == [], (
+            scenario
+        )
 
 
 @pytest.mark.parametrize("point", ["take", "taken"])
-def test_where_it_is_not_known_whether_the_message_was_taken_the_answer_says_so(calls: Any, point: str) -> None:
+def test_where_it_is_not_known_whether_the_message_was_taken_the_answer_says_so(
+    calls: Any, point: str
+) -> None:
     cases = calls([point + " " + what for what in TROUBLE + ["odd-result"]], steps("hang"))
     for scenario, case in cases.items():
         # With `taken` the turn has begun and was told, so that the call can know it, and can stop it at the timeout.
         case.stage.fails(case.result, UNKNOWN + ("" if point == "take" else "|stopped|interrupted"))
         assert "othing was sent" not in text_of(case.result), scenario
-        assert len(case.daemon.messages()) == 1 and len(case.stage.bench.calls()) == case.stage.runs + 1, scenario
+        assert len(case.daemon.messages()) == 1 and len(case.stage.bench.calls()) == case.stage.runs + 1, (
+            scenario
+        )
 
 
 def test_a_daemon_that_refuses_the_message_ends_in_words(stage: Stage) -> None:
@@ -478,7 +546,9 @@ def test_the_server_still_serves_after_all_that(stage: Stage) -> None:
 def test_a_guard_does_not_run_after_the_person_has_raised_the_sandbox(stage: Stage) -> None:
     daemon = stage.daemon()
     daemon.person("FAKE:gate one\nFAKE:say x")
-    id = stage.client.start_call("codex_guard_plan", {"requirements": "r", "plan": "p", "session_id": stage.session}, "p")
+    id = stage.client.start_call(
+        "codex_guard_plan", {"requirements": "r", "plan": "p", "session_id": stage.session}, "p"
+    )
     stage.client.wait_for(lambda: "Waits for the turn" in stage.told(), "wait for the person's turn")
     daemon.sandbox = "dangerFullAccess"
     daemon.open("one")
@@ -491,7 +561,10 @@ def test_wrong_types_in_the_list_of_open_sessions_end_in_the_plain_failure(stage
     daemon = stage.daemon()
     answer = daemon._answer
     daemon._answer = lambda client, method, params: (
-        ({"result": {"data": data}}, None) if method == "thread/loaded/list" else answer(client, method, params))
+        ({"result": {"data": data}}, None)
+        if method == "thread/loaded/list"
+        else answer(client, method, params)
+    )
     stage.fails(stage.chat(timeout_ms=SHORT), ELSEWHERE)
 
 

@@ -571,5 +571,7 @@ def test_a_value_that_can_just_be_read_is_refused_in_words(bench: Bench, depth: 
     client = bench.start()
     deep = "[" * depth + "]" * depth
     client.send_raw(('{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":%s}}\n' % deep).encode())
-    (answer,) = client.wait_for(lambda: [m for m in client.messages if m.get("id") in (7, None) and "error" in m], "answer")
+    (answer,) = client.wait_for(
+        lambda: [m for m in client.messages if m.get("id") in (7, None) and "error" in m], "answer"
+    )
     assert answer["error"]["code"] in (INVALID_PARAMS, PARSE_ERROR)

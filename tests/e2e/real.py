@@ -107,8 +107,8 @@ class Real:
         return dict(kept, CODEX_HOME=self.home, HOME=self.person)
 
     def last_request(self) -> Dict[str, Any]:
-        """The newest request that reached the model."""
-        return self.model.requests[-1]
+        """The newest request of a turn that reached the model; 0.169.0 also asks it for titles, without tools."""
+        return [request for request in self.model.requests if request.get("tools")][-1]
 
     def heard(self) -> str:
         """All text that the model was given with the newest request."""

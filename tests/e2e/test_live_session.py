@@ -1,4 +1,5 @@
 """One session, two voices: the agent and a person at `codex resume` share a session of the real Codex 0.169.0."""
+
 from __future__ import annotations
 
 import os
@@ -53,10 +54,13 @@ def shared(newest: Real) -> Iterator[Shared]:
 
 
 def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_the_window_is_closed(
-        shared: Shared) -> None:
+    shared: Shared,
+) -> None:
     result = shared.chat("The agent asks about the harbour.\nMODEL:SAY The harbour is deep.")
     assert shared.ran_live(result) and result["structuredContent"]["reply"] == "The harbour is deep."
-    assert result["structuredContent"]["usage"]["input_tokens"] == 20  # the whole session's, as `codex exec` says it
+    assert (
+        result["structuredContent"]["usage"]["input_tokens"] == 20
+    )  # the whole session's, as `codex exec` says it
     shared.window.wait_for("The agent asks about the harbour.")
     shared.window.wait_for("The harbour is deep.")
     assert "AI agent test-client MCP" in shared.window.screen()
@@ -84,8 +88,14 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
 @pytest.mark.parametrize("end", ["timeout", "cancel", "server leaves"])
 def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, end: str) -> None:
     marker = "sleep 54%d" % os.getpid()
-    id = shared.client.start_call("codex_chat", {"prompt": "MODEL:RUN " + marker, "session_id": shared.session,
-                                                 "timeout_ms": 8000 if end == "timeout" else 100000})
+    id = shared.client.start_call(
+        "codex_chat",
+        {
+            "prompt": "MODEL:RUN " + marker,
+            "session_id": shared.session,
+            "timeout_ms": 8000 if end == "timeout" else 100000,
+        },
+    )
 
     def sleeping() -> bool:
         return any(process.command == marker for process in shared.real.processes())
@@ -109,9 +119,12 @@ def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, e
 def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -> None:
     shared.person("The person is first. MODEL:WAIT 8")
     wait(lambda: "The person is first" in shared.real.heard(), "the person's message at the model")
-    id = shared.client.start_call("codex_chat", {"prompt": "MODEL:SAY The agent is second.",
-                                                 "session_id": shared.session}, token="p")
-    shared.client.wait_for(lambda: re.search("[Ww]ait.*turn", str(shared.client.progress("p"))), "progress of the wait")
+    id = shared.client.start_call(
+        "codex_chat", {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session}, token="p"
+    )
+    shared.client.wait_for(
+        lambda: re.search("[Ww]ait.*turn", str(shared.client.progress("p"))), "progress of the wait"
+    )
     assert shared.client.result(id)["structuredContent"]["reply"] == "The agent is second."
     screen = re.sub(r"\s+", " ", shared.window.wait_for("The agent is second."))
     # The person's message, its answer, and only then the agent's message.
