@@ -93,7 +93,8 @@ def environment(codex: str, home: str, work: str) -> Dict[str, str]:
     """The server's environment: nothing that the person has set may change what is shown."""
     settings = ("SANDBOX", "TIMEOUT_MS", "MAX_PARALLEL")
     env = dict({"CODEX_MCP_" + name: "" for name in settings}, CODEX_PERSISTENT_MCP_ORIGIN="")
-    env.update(CODEX_BIN=codex, CODEX_HOME=home, CODEX_MCP_CWD=work, FAKE_CODEX_DIR=home, FAKE_CODEX_DO="",
+    # Codex also reads the profile of the person's shell, which can take its time.
+    env.update(CODEX_BIN=codex, CODEX_HOME=home, CODEX_MCP_CWD=work, FAKE_CODEX_DIR=home, FAKE_CODEX_DO="", HOME=home,
                FAKE_CODEX_VERSION=VERSION, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
     return env
 
