@@ -861,16 +861,18 @@ class CodexRun:
         self._process = spawn(command, cwd, self._mark, watch)
         self._line, self._cut = bytearray(), False
         self._head = self._tail = b""
-        self._open, self._out_open, self._stopping = 2, True, False
+        self._open, self._out_open = 2, True
+        self._stopping = self._swept = False
         self._ladder: List[Tuple[float, str]] = []
         self._over: Optional[float] = None
 
     def signal(self, name: str) -> None:
-        """Sends a signal to the whole group.
+        """Sends a signal to the whole group, unless the run is being swept.
 
-        Its number cannot have passed to anybody else: until the run is swept, its watcher is in the group.
+        Until then the group's number cannot have passed to anybody else: the watcher is in it.
         """
-        signal_group(self._process.pid, name)
+        if not self._swept:
+            signal_group(self._process.pid, name)
 
     def finish(self, prompt: bytes, turn: Turn, control: Control) -> Tuple[str, str]:
         """Feeds the prompt, folds the output into `turn`; returns when all is over.
@@ -883,6 +885,7 @@ class CodexRun:
         try:
             self._supervise()
         finally:
+            self._swept = True
             # What a turn that ended well has left running outside the group may be meant to stay.
             sweep(self._process.pid, None if turn.state == "completed" else self._mark)
             self._process.wait()
