@@ -42,3 +42,8 @@ def test_nothing_beside_the_file_or_in_the_working_directory_is_imported(tmp_pat
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = run([sys.executable, *command, "--version"], cwd=str(tmp_path), env=environment)
     assert done.returncode == 0 and b"planted" not in done.stdout
+
+
+def test_the_file_itself_can_be_run() -> None:
+    done = run([PROGRAM, "--version"])
+    assert done.returncode == 0 and done.stdout.startswith(b"codex-persistent-mcp ")
