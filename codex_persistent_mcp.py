@@ -386,7 +386,7 @@ WATCHED = """\
     trap "" HUP INT TERM
     read -r _ <&{0}
     kill -INT 0
-    sleep .5
+    sleep .2
     kill -KILL $(timeout 1 grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
 ) >/dev/null 2>&1 &
 exec {0}<&-
