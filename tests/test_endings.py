@@ -49,7 +49,8 @@ def begin(bench: Any, server: Client, lines: Tuple[str, ...], **more: Any) -> Tu
     """Starts a call that stands in the middle of its turn; gives its id and the session's."""
     id = server.start_call("codex_chat", dict(more, prompt="\n".join(("work",) + lines)))
     bench.reached("busy")
-    assert len(processes(bench)) >= 4  # server, watcher, codex, its child: else the test would see nothing
+    # Server, watcher, codex, its child: else the test would see nothing. One that just starts may not show yet.
+    bench.wait(lambda: len(processes(bench)) >= 4, "four processes")
     return id, bench.calls()[-1]["session"]
 
 
