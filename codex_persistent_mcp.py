@@ -1799,7 +1799,7 @@ class ToolRunner:
 
     def accept(self, tool: Tool, arguments: JsonObject, client: str,
                send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place in line; `perform` or `abandon` must follow. Or RunFailure."""
+        """Checks a call and takes its place in line, until `perform` or `abandon`. Raises RunFailure."""
         if self._settings.problems:
             raise RunFailure(f"This server is not set up right: {'; '.join(self._settings.problems)}. The "
                              "operator sets this in the environment of the server.")
@@ -2154,10 +2154,7 @@ def serve(settings: Settings) -> None:
     if not WINDOWS:
         os.set_blocking(wake_write, False)
         for fd in (0, 1):  # a client can have left its own end's setting on them
-            try:
-                os.set_blocking(fd, True)
-            except OSError:
-                pass  # closed, which the reader or the writer finds out
+            os.set_blocking(fd, True)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):

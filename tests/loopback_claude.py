@@ -18,8 +18,10 @@ import sys
 import threading
 import time
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, Dict, List
+
+from loopback_model import LoopbackHandler
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -103,19 +105,7 @@ class LoopbackClaude:
         self.requests: List[Dict[str, Any]] = []
         stand_in = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def _send(self, status: int, kind: str, data: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
+        class Handler(LoopbackHandler):
             def _not_here(self) -> None:
                 error = {"type": "error", "error": {"type": "not_found_error", "message": "no such path"}}
                 self._send(404, "application/json", json.dumps(error).encode())

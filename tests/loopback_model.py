@@ -148,6 +148,22 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
     return {"fail": int(found.get("FAIL", 0)), "wait": float(found.get("WAIT", 0)), "items": items}
 
 
+class LoopbackHandler(BaseHTTPRequestHandler):
+    """Answers quietly and with a length, for every stand-in of a model."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _send(self, status: int, kind: str, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
 class LoopbackModel:
     """The server. Use it as a context manager; `url` is what `base_url` of a Codex provider takes."""
 
@@ -155,19 +171,7 @@ class LoopbackModel:
         self.requests: List[Dict[str, Any]] = []
         model = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def _send(self, status: int, kind: str, data: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
+        class Handler(LoopbackHandler):
             def do_GET(self) -> None:
                 self._send(200, "application/json", b'{"models": [], "data": [], "object": "list"}')
 
