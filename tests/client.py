@@ -217,3 +217,22 @@ def session_of(result: Dict[str, Any]) -> str:
     """The session id of a successful result."""
     assert not result.get("isError"), result
     return result["structuredContent"]["session_id"]
+
+
+def remaining(look: Callable[[], List[int]], end: float) -> List[int]:
+    """The processes that `look` still finds at `end` (monotonic); [] as soon as it finds none for 0.1 s.
+
+    One look is not enough: in the moment of its exec, a process has no environment to know it by.
+    """
+    quiet: Optional[float] = None
+    while True:
+        found, now = look(), time.monotonic()
+        if found:
+            quiet = None
+            if now > end:
+                return found
+        elif quiet is None:
+            quiet = now
+        elif now > quiet + 0.1:
+            return []
+        time.sleep(0.005)

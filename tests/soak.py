@@ -28,7 +28,7 @@ from collections import Counter
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 sys.dont_write_bytecode = True
-from client import HERE, Client  # noqa: E402
+from client import HERE, Client, remaining  # noqa: E402
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
@@ -345,10 +345,7 @@ class Soak:
             self.cut_off.update(number for number, call in client.calls.items() if not call.answers)
         else:
             self.slowest_exit = max(self.slowest_exit, time.monotonic() - begin)
-        gone = time.monotonic()
-        while alive(client.tag) and time.monotonic() < gone + GONE:
-            time.sleep(0.05)
-        for pid in alive(client.tag):
+        for pid in remaining(lambda: alive(client.tag), time.monotonic() + GONE):
             self.fault("orphans", "pid %d of server %s, ended by %s" % (pid, client.tag, ending))
             kill(pid)
         client.close()

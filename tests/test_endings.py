@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 
-from client import PROGRAM, Client, session_of, text_of
+from client import PROGRAM, Client, remaining, session_of, text_of
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self"), reason="looks for processes in /proc (Linux)"
@@ -60,8 +60,7 @@ def nothing_left(bench: Any, server: Client, since: float, also: float = 0.0) ->
     def others() -> List[int]:
         return [pid for pid in processes(bench) if pid != server.process.pid]
 
-    bench.wait(lambda: not others() or time.monotonic() > since + GONE + also, "end of the run")
-    assert not others(), others()
+    assert remaining(others, since + GONE + also) == []
 
 
 def eof(server: Client) -> None:
@@ -163,8 +162,9 @@ def test_a_signal_while_the_server_starts_ends_it(bench: Any, name: str) -> None
 def test_a_signal_right_after_the_call_leaves_no_codex(bench: Any) -> None:
     for pause in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
         for end in (eof, lambda server: server.signal("SIGTERM")):
-            server = bench.start()
-            server.start_call("codex_chat", {"prompt": "\n".join(STUBBORN)})
+            # It does not wait for its prompt: one that does would leave by itself.
+            server = bench.start(env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
+            server.start_call("codex_chat", {"prompt": "work"})
             time.sleep(pause)  # to hit different moments of the start of Codex
             since = time.monotonic()
             end(server)
@@ -180,6 +180,33 @@ def broken(*_):
 signal.signal(signal.SIGUSR1, broken)
 runpy.run_path({program!r}, run_name="__main__")
 """
+
+
+#: Runs the program so that the start of Codex, once Codex is there, still takes a minute.
+SLOW_START = """\
+import runpy, subprocess, time
+start = subprocess.Popen.__init__
+def slowly(*arguments, **options):
+    start(*arguments, **options)
+    time.sleep(60)
+subprocess.Popen.__init__ = slowly
+runpy.run_path({program!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("ending", ["end of input", "SIGTERM, input open", "SIGKILL"])
+def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, ending: str, tmp_path: Any) -> None:
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text(SLOW_START.format(program=PROGRAM))
+    server = bench.start(program=str(wrapper), env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
+    id = server.start_call("codex_chat", {"prompt": "work"})
+    bench.reached("busy")
+    bench.wait(lambda: len(processes(bench)) >= 4, "four processes")
+    since = time.monotonic()
+    ENDINGS[ending](server)
+    server.process.wait(LEFT)
+    nothing_left(bench, server, since)
+    assert server.responses(id) == []
 
 
 @pytest.mark.parametrize(
