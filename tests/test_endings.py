@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: Seconds in which all processes of a run must be gone, and the server; with slack for a busy machine.
-GONE, LEFT = 2.0 + 1.0, 0.5 + 0.5
+GONE, LEFT = 2.0 + 1.0, 0.5 + 1.0
 
 #: A Codex in the middle of a turn, with a child that holds its output; it leaves when it is asked to.
 TURN = (
