@@ -376,11 +376,15 @@ if WINDOWS:
 else:
     import fcntl
 
+#: Of Linux; Python names it from 3.9 on.
+F_OFD_SETLK = 37
+
 #: The shell becomes Codex, with the mark $1=$2 in its environment. The watcher that it leaves in the group
 #: waits for the end of the pipe {0}, whose other end only this server holds: for the server's death, however
 #: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group
 #: but has the mark. It ignores the signals by which Codex is asked to stop, holds none of Codex's pipes, and
-#: is swept away with the group after the run.
+#: is swept away with the group after the run. It alone holds {1} too, the file of this server's locks: so
+#: these last until Codex is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -389,7 +393,7 @@ WATCHED = """\
     sleep .2
     kill -KILL $(timeout 1 grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
 ) >/dev/null 2>&1 &
-exec {0}<&-
+exec {0}<&- {1}<&-
 export "$1=$2"
 shift 2
 exec "$@"
@@ -403,8 +407,10 @@ def watch_pipe() -> Optional[int]:
     return os.pipe()[0]
 
 
-def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Optional[int] = None) -> Any:
+def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Tuple[int, ...] = ()) -> Any:
     """Starts a process with pipes and `mark` (name, value) in its environment, leading a group of its own.
+
+    `watch` is what a watcher needs, two descriptors below 10: the pipe, and the file of locks.
 
     Raises OSError, ValueError.
     """
@@ -413,9 +419,9 @@ def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Optional[i
     options: JsonObject = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
     if WINDOWS:
         options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
-    elif watch is not None:
-        command = ["/bin/sh", "-c", WATCHED.format(watch), "sh", *mark, *command]
-        options.update(env=None, pass_fds=(watch,))
+    elif watch:
+        command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
+        options.update(env=None, pass_fds=watch)
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
@@ -493,13 +499,31 @@ def poll(fd: int, events: int) -> int:
     return sum(state for _, state in poller.poll(0))
 
 
+def lock_open_file(fd: int, byte: int, take: bool) -> bool:
+    """What `lock_byte` does on Linux: fcntl(2), "Open file description locks". False where there are none."""
+    import errno  # like struct, only calls need it, not the start
+    import struct
+
+    kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
+    try:
+        fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
-    """Locks or unlocks one byte of a file among processes; false if another one has it. Raises OSError."""
+    """Locks or unlocks one byte of a file among processes; false if another one has it. Raises OSError.
+
+    On Linux, a lock lasts until all processes that have inherited `fd` are gone; else until this one is.
+    """
     try:
         if WINDOWS:
             os.lseek(fd, byte, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-        else:
+        elif not (sys.platform == "linux" and lock_open_file(fd, byte, take)):
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
     except (BlockingIOError, PermissionError):
         return False
@@ -855,7 +879,7 @@ MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 class CodexRun:
     """One Codex process with all that it starts. Only `signal` may be called by other workers."""
 
-    def __init__(self, command: List[str], cwd: str, watch: Optional[int]) -> None:
+    def __init__(self, command: List[str], cwd: str, watch: Tuple[int, ...]) -> None:
         """Starts the process. Raises OSError, ValueError."""
         self._mark = (MARKER, os.urandom(8).hex())
         self._process = spawn(command, cwd, self._mark, watch)
@@ -1367,9 +1391,10 @@ class Codex:
     The lock guards `_runs` and `_closed`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
+        """`locks_fd` gives the descriptor of the locks that shall last as long as a run."""
         self._name, self._home = settings.codex, settings.codex_home
-        self._watch = watch_pipe()
+        self._watch, self._locks_fd = watch_pipe(), locks_fd
         self._lock = threading.Lock()
         self._runs: List[Union[CodexRun, LiveRun]] = []
         self._closed = False
@@ -1388,7 +1413,8 @@ class Codex:
         if control.latest == "waiting":
             control.say("Starts Codex")
         try:
-            run = CodexRun([codex] + exec_arguments(options), options.cwd, self._watch)
+            watch = () if self._watch is None else (self._watch, self._locks_fd())
+            run = CodexRun([codex] + exec_arguments(options), options.cwd, watch)
         except (OSError, ValueError) as error:
             raise RunFailure(f"Codex ({codex}) could not be started in {options.cwd}: {error}. Check whether "
                              "it can in a terminal.") from None
@@ -1467,16 +1493,23 @@ class Lines:
 class MachineLocks:
     """Locks on sessions among the servers of this user on this machine.
 
-    They are locks on single bytes of one file in the Codex home, so they vanish with their holder and leave
-    nothing that grows. Each session has two: one for its use, and one for being the next to use it, so that
-    two servers with many calls take turns. Within a process, Lines see to it that nobody asks twice.
+    They are locks on single bytes of one file in the Codex home, so they leave nothing that grows, and vanish
+    with their holder; on Linux with its watchers, so that a killed server's Codex is gone before another one
+    has its session. Each session has two: one for its use, and one for being the next to use it, so that two
+    servers with many calls take turns. Within a process, Lines see to it that nobody asks twice.
     """
 
     def __init__(self, codex_home: str) -> None:
         self._path = os.path.join(codex_home, NAME + ".lock")
-        self._lock = threading.Lock()  # guards _fd and _useless
-        self._fd: Optional[int] = None
-        self._useless = False
+        # Until the file is open there, the number is only kept, while a low one is free.
+        self._fd = os.open(os.devnull, os.O_RDWR)
+        self._lock = threading.Lock()  # guards _opened and _useless
+        self._opened = self._useless = False
+
+    def fd(self) -> int:
+        """The descriptor of the locks, which a process can inherit."""
+        self._attempt(lambda: True)
+        return self._fd
 
     def acquire(self, session_id: str, control: Control) -> None:
         """Waits for the session. Raises Stopped."""
@@ -1503,14 +1536,21 @@ class MachineLocks:
         return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
 
     def _lock_byte(self, byte: int, take: bool) -> bool:
+        return self._attempt(lambda: lock_byte(self._fd, byte, take))
+
+    def _attempt(self, action: Callable[[], bool]) -> bool:
+        """What `action` on the open file returns; true where there is no file to lock."""
         with self._lock:
             if self._useless:
                 return True
             try:
-                if self._fd is None:
+                if not self._opened:
                     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-                    self._fd = os.open(self._path, flags, 0o600)
-                return lock_byte(self._fd, byte, take)
+                    file = os.open(self._path, flags, 0o600)
+                    os.dup2(file, self._fd, inheritable=False)
+                    os.close(file)
+                    self._opened = True
+                return action()
             except FileNotFoundError:
                 return True  # no Codex home, so no session yet that anybody could use
             except OSError as error:
@@ -1789,9 +1829,9 @@ class ToolRunner:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._codex = Codex(settings)
-        self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
         self._locks = MachineLocks(settings.codex_home)
+        self._codex = Codex(settings, self._locks.fd)
+        self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
         self._lock = threading.Lock()
         self._calls = 0
         self._directories: Dict[str, str] = {}

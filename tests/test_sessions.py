@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from typing import Any, Dict, List, Optional
 
 import pytest
 
-from client import Client, session_of, text_of
+from client import PROGRAM, Client, session_of, text_of
 
 both = pytest.mark.parametrize("version", ["0.77.0", "0.169.0"])
 LOCK = "codex-persistent-mcp.lock"
@@ -241,6 +242,61 @@ def test_a_killed_server_frees_its_session(bench: Any, version: str) -> None:
     spoken(two, "another server")
     one.signal("SIGKILL")
     assert session_of(two.result(waiting, bound=10)) == session
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there can a lock outlive its server")
+@both
+@pytest.mark.parametrize("opened", [False, True], ids=["the turn opens the session", "the session was there"])
+def test_the_session_of_a_killed_server_is_free_when_its_codex_is_gone(
+    bench: Any, version: str, opened: bool
+) -> None:
+    env = {"FAKE_CODEX_VERSION": version}
+    one, two = bench.start(env=env), bench.start(env=env)
+    session = session_of(bench.start(env=env).chat("open")) if opened else None
+    call(one, "FAKE:session\nFAKE:started\nFAKE:stubborn\nFAKE:marks held", session)
+    bench.wait(lambda: marks(bench), "mark")
+    one.signal("SIGKILL")
+    session = bench.calls()[-1]["session"]
+    assert session_of(two.result(call(two, turn("next"), session), bound=10)) == session
+    assert marks(bench)[-2:] == ["begin next", "end next"]  # nothing of the killed server's turn after it began
+    assert set(marks(bench)[:-2]) == {"held"}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for open files in /proc (Linux)")
+def test_codex_holds_neither_the_locks_nor_the_watcher_s_pipe(bench: Any) -> None:
+    server = bench.start()
+    session = session_of(server.chat("open"))
+    id = call(server, turn("held", "gate hold"), session)
+    bench.reached("hold")
+    folder = "/proc/%d/fd" % bench.calls()[-1]["pid"]
+    files = {name: os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)}
+    bench.open("hold")
+    assert session_of(server.result(id)) == session
+    assert sorted(name for name, file in files.items() if "pipe:" in file) == ["0", "1", "2"], files
+    assert not [file for file in files.values() if LOCK in file], files
+
+
+def test_where_locks_belong_to_processes_servers_take_turns_too(bench: Any, tmp_path: Any) -> None:
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text(
+        "import errno, fcntl, runpy\n"
+        "def unknown(*arguments):\n"
+        "    raise OSError(errno.EINVAL, 'Invalid argument')\n"
+        "fcntl.fcntl = unknown\n"
+        "runpy.run_path(%r, run_name='__main__')\n" % PROGRAM
+    )
+    env = {"FAKE_CODEX_VERSION": "0.77.0"}
+    one, two = bench.start(env=env, program=str(wrapper)), bench.start(env=env)
+    session = session_of(one.chat("open"))
+    held = call(one, turn("held", "gate hold"), session)
+    bench.reached("hold")
+    waiting = call(two, turn("waiting"), session)
+    spoken(two, "another server")
+    bench.open("hold")
+    assert session_of(one.result(held)) == session_of(two.result(waiting)) == session
+    assert order(bench) == ["held", "waiting"]
+    one.close()
+    assert not [line for line in one.errors if LOCK in line]
 
 
 def test_other_sessions_do_not_wait_for_another_server(bench: Any) -> None:
