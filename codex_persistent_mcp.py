@@ -376,9 +376,6 @@ if WINDOWS:
 else:
     import fcntl
 
-#: Of Linux; Python names it from 3.9 on.
-F_OFD_SETLK = 37
-
 #: The shell becomes Codex, with the mark $1=$2 in its environment. The watcher that it leaves in the group
 #: waits for the end of the pipe {0}, whose other end only this server holds: for the server's death, however
 #: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group
@@ -497,6 +494,10 @@ def poll(fd: int, events: int) -> int:
     poller = select.poll()
     poller.register(fd, events)
     return sum(state for _, state in poller.poll(0))
+
+
+#: Of Linux; Python names it from 3.9 on.
+F_OFD_SETLK = 37
 
 
 def lock_open_file(fd: int, byte: int, take: bool) -> bool:
@@ -1501,7 +1502,7 @@ class MachineLocks:
 
     def __init__(self, codex_home: str) -> None:
         self._path = os.path.join(codex_home, NAME + ".lock")
-        # Until the file is open there, the number is only kept, while a low one is free.
+        # A number below 10 for the watcher's shell, kept with something else until the file is opened there.
         self._fd = os.open(os.devnull, os.O_RDWR)
         self._lock = threading.Lock()  # guards _opened and _useless
         self._opened = self._useless = False

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
-from client import BOUND, HERE, Client
+from client import BOUND, HERE, PROGRAM, Client
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 
@@ -46,6 +46,13 @@ class Bench:
         if handshake:
             client.initialize()
         return client
+
+    def start_after(self, code: str, **options: Any) -> Client:
+        """Starts a server whose program finds a Python that `code` has changed."""
+        wrapper = os.path.join(self.notes, "wrapper.py")
+        with open(wrapper, "w", encoding="utf-8") as file:
+            file.write("%s\nimport runpy\nrunpy.run_path(%r, run_name='__main__')\n" % (code, PROGRAM))
+        return self.start(program=wrapper, **options)
 
     def calls(self) -> List[Dict[str, Any]]:
         """What the fake codex noted, one entry for each of its starts."""

@@ -179,8 +179,9 @@ def step(name: str, text: str, session: Session) -> None:
         gate(text)
     elif name == "mark":  # a line in $FAKE_CODEX_DIR/marks, so that a test sees what happened in which order
         mark(text)
-    elif name == "marks":  # the same line again and again, for as long as it lives
-        while True:
+    elif name == "marks":  # the same line again and again, for as long as it lives (bounded, as a gate is)
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
             mark(text)
             time.sleep(0.005)
     elif name == "mcp-child":  # says what the MCP server at that path answers to a call from here

@@ -172,33 +172,29 @@ def test_a_signal_right_after_the_call_leaves_no_codex(bench: Any) -> None:
             nothing_left(bench, server, since)
 
 
-#: Runs the program and breaks it when the test asks: in a signal handler, so in the main thread.
-WRAPPER = """\
-import ctypes, os, runpy, signal, sys
+#: Breaks the program when the test asks: in a signal handler, so in the main thread.
+BREAKABLE = """\
+import ctypes, os, signal, sys
 def broken(*_):
-    {how}
+    %s
 signal.signal(signal.SIGUSR1, broken)
-runpy.run_path({program!r}, run_name="__main__")
 """
 
 
-#: Runs the program so that the start of Codex, once Codex is there, still takes a minute.
+#: Has the start of Codex, once Codex is there, still take a minute.
 SLOW_START = """\
-import runpy, subprocess, time
+import subprocess, time
 start = subprocess.Popen.__init__
 def slowly(*arguments, **options):
     start(*arguments, **options)
     time.sleep(60)
 subprocess.Popen.__init__ = slowly
-runpy.run_path({program!r}, run_name="__main__")
 """
 
 
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM, input open", "SIGKILL"])
-def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, ending: str, tmp_path: Any) -> None:
-    wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text(SLOW_START.format(program=PROGRAM))
-    server = bench.start(program=str(wrapper), env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
+def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, ending: str) -> None:
+    server = bench.start_after(SLOW_START, env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
     id = server.start_call("codex_chat", {"prompt": "work"})
     bench.reached("busy")
     bench.wait(lambda: len(processes(bench)) >= 4, "four processes")
@@ -220,10 +216,8 @@ def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, endin
         "os._exit(3)",
     ],
 )
-def test_nothing_is_left_when_the_server_crashes(bench: Any, how: str, tmp_path: Any) -> None:
-    wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text(WRAPPER.format(how=how, program=PROGRAM))
-    server = bench.start(program=str(wrapper))
+def test_nothing_is_left_when_the_server_crashes(bench: Any, how: str) -> None:
+    server = bench.start_after(BREAKABLE % how)
     _, session = begin(bench, server, STUBBORN)
     since = time.monotonic()
     server.signal("SIGUSR1")

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from client import PROGRAM, Client, session_of, text_of
+from client import Client, session_of, text_of
 
 both = pytest.mark.parametrize("version", ["0.77.0", "0.169.0"])
 LOCK = "codex-persistent-mcp.lock"
@@ -276,17 +276,18 @@ def test_codex_holds_neither_the_locks_nor_the_watcher_s_pipe(bench: Any) -> Non
     assert not [file for file in files.values() if LOCK in file], files
 
 
-def test_where_locks_belong_to_processes_servers_take_turns_too(bench: Any, tmp_path: Any) -> None:
-    wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text(
-        "import errno, fcntl, runpy\n"
-        "def unknown(*arguments):\n"
-        "    raise OSError(errno.EINVAL, 'Invalid argument')\n"
-        "fcntl.fcntl = unknown\n"
-        "runpy.run_path(%r, run_name='__main__')\n" % PROGRAM
-    )
+#: Has fcntl(2) know no locks of open files.
+NO_LOCKS_OF_FILES = """\
+import errno, fcntl
+def unknown(*arguments):
+    raise OSError(errno.EINVAL, "Invalid argument")
+fcntl.fcntl = unknown
+"""
+
+
+def test_where_locks_belong_to_processes_servers_take_turns_too(bench: Any) -> None:
     env = {"FAKE_CODEX_VERSION": "0.77.0"}
-    one, two = bench.start(env=env, program=str(wrapper)), bench.start(env=env)
+    one, two = bench.start_after(NO_LOCKS_OF_FILES, env=env), bench.start(env=env)
     session = session_of(one.chat("open"))
     held = call(one, turn("held", "gate hold"), session)
     bench.reached("hold")
