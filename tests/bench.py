@@ -6,6 +6,7 @@ The Codex of most rows is a shell script that answers at once: a slow one would 
 
     bench.py [--quick] [--program FILE] [ROW ...]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,20 +33,25 @@ SESSION = "0199a213-81c0-7800-8aa1-bbab2a035a53"
 PROMPT = "Is the plan sound? Answer in one line."
 COMMAND = "/bin/bash -lc 'sed -n 1,80p src/main.py'"
 #: Lines of a file, with what JSON must escape.
-TEXT = 'if name == "main":\n\treturn path + "/größe"  # and so on, up to \\ and the end of the line\n'
+TEXT = (
+    'if name == "main":\n\treturn path + "/größe"  # and so on, up to \\ and the end of the line\n'
+)
 ROWS = ("start", "call", "real", "parallel", "queue", "long", "memory", "reply", "progress")
 
-#: A Codex in shell, which starts in a millisecond: reads its prompt, does %s, says "done" in its session.
-QUICK = """#!/bin/sh
-id=%s
+
+def quick(does: str) -> str:
+    """A Codex in shell, which starts in a millisecond: reads its prompt, does `does`, says "done"."""
+    return f"""#!/bin/sh
+id={SESSION}
 for one; do [ "$last" = resume ] && id=$one; last=$one; done
 while read -r line; do :; done
-echo '{"type":"thread.started","thread_id":"'$id'"}'
-echo '{"type":"turn.started"}'
-%%s
-echo '{"type":"item.completed","item":{"id":"item_0","type":"agent_message","text":"done"}}'
-echo '{"type":"turn.completed","usage":{"input_tokens":10,"cached_input_tokens":0,"output_tokens":5}}'
-""" % SESSION
+echo '{{"type":"thread.started","thread_id":"'$id'"}}'
+echo '{{"type":"turn.started"}}'
+{does}
+echo '{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"done"}}}}'
+echo '{{"type":"turn.completed","usage":{{"input_tokens":10,"cached_input_tokens":0,"output_tokens":5}}}}'
+"""
+
 
 #: The floor of a long turn: the same bytes through `json.loads`, and nothing else.
 LOADS = """\
@@ -75,11 +81,23 @@ class Server:
 
     def __init__(self, codex: str, stderr: Optional[int] = subprocess.DEVNULL, **env: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, BENCH.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-            env=dict(os.environ, **dict(environment(codex, BENCH.home, BENCH.work), **env)))
+            [sys.executable, BENCH.program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=dict(os.environ, **dict(environment(codex, BENCH.home, BENCH.work), **env)),
+        )
         self.count = 0
-        self.wait(self.send("initialize", {"protocolVersion": "2025-11-25", "capabilities": {},
-                                           "clientInfo": {"name": "bench", "version": "1"}}))
+        self.wait(
+            self.send(
+                "initialize",
+                {
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {},
+                    "clientInfo": {"name": "bench", "version": "1"},
+                },
+            )
+        )
 
     def __enter__(self) -> Server:
         return self
@@ -109,7 +127,11 @@ class Server:
         return answers
 
     def start_call(self, session_id: Optional[str] = None, token: Optional[int] = None) -> int:
-        arguments = {"prompt": PROMPT} if session_id is None else {"prompt": PROMPT, "session_id": session_id}
+        arguments = (
+            {"prompt": PROMPT}
+            if session_id is None
+            else {"prompt": PROMPT, "session_id": session_id}
+        )
         params: Dict[str, Any] = {"name": "codex_chat", "arguments": arguments}
         if token is not None:
             params["_meta"] = {"progressToken": token}
@@ -118,7 +140,7 @@ class Server:
     def call(self, session_id: Optional[str] = None, token: Optional[int] = None) -> float:
         """One call of codex_chat that must succeed: the seconds it took."""
         begin = time.perf_counter()
-        answer, = self.wait(self.start_call(session_id, token))
+        (answer,) = self.wait(self.start_call(session_id, token))
         took = time.perf_counter() - begin
         assert b'"isError"' not in answer[:2000] and b'"structuredContent"' in answer, answer[:2000]
         return took
@@ -141,7 +163,7 @@ class Bench(NamedTuple):
         path = os.path.join(self.root, name)
         if not os.path.exists(path):
             with open(path, "w", encoding="utf-8") as file:
-                file.write(QUICK % does)
+                file.write(quick(does))
             os.chmod(path, 0o755)
         return path
 
@@ -169,29 +191,57 @@ def events(count: int) -> Iterator[bytes]:
     chance = random.Random(1)  # the same events on each machine
 
     def item(kind: str, number: int, type: str, **more: Any) -> bytes:
-        event = {"type": "item." + kind, "item": dict({"id": "item_%d" % number, "type": type}, **more)}
+        event = {
+            "type": "item." + kind,
+            "item": dict({"id": f"item_{number}", "type": type}, **more),
+        }
         return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode("utf-8") + b"\n"
 
     for number in range(count):
         kind = number % 20
         if kind < 12:
-            yield item("completed", number, "command_execution", command=COMMAND,
-                       aggregated_output=TEXT * chance.randint(4, 50), exit_code=0, status="completed")
+            yield item(
+                "completed",
+                number,
+                "command_execution",
+                command=COMMAND,
+                aggregated_output=TEXT * chance.randint(4, 50),
+                exit_code=0,
+                status="completed",
+            )
         elif kind < 16:
-            yield item("started", number, "command_execution", command=COMMAND,
-                       aggregated_output="", exit_code=None, status="in_progress")
+            yield item(
+                "started",
+                number,
+                "command_execution",
+                command=COMMAND,
+                aggregated_output="",
+                exit_code=None,
+                status="in_progress",
+            )
         elif kind < 18:
-            yield item("completed", number, "reasoning", text="**Reading**\n" + TEXT * chance.randint(2, 20))
+            yield item(
+                "completed",
+                number,
+                "reasoning",
+                text="**Reading**\n" + TEXT * chance.randint(2, 20),
+            )
         elif kind < 19:
             yield item("completed", number, "agent_message", text=TEXT * chance.randint(2, 20))
         else:
-            yield item("updated", number, "todo_list", items=[
-                {"text": "Step %d of the plan" % step, "completed": step < 3} for step in range(8)])
+            yield item(
+                "updated",
+                number,
+                "todo_list",
+                items=[
+                    {"text": f"Step {step} of the plan", "completed": step < 3} for step in range(8)
+                ],
+            )
 
 
 def memory(pid: int, key: str) -> float:
     """A value of /proc/PID/status in MB."""
-    with open("/proc/%d/status" % pid, encoding="utf-8") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(key + ":")) / 1024
 
 
@@ -203,14 +253,23 @@ def timed(work: Callable[[], Any]) -> float:
 
 def arguments(session_id: Optional[str] = None) -> List[str]:
     """What the server gives Codex for a call."""
-    return (["exec", "--skip-git-repo-check", "--json", "-C", BENCH.work]
-            + (["resume", session_id] if session_id else []) + ["-"])
+    return (
+        ["exec", "--skip-git-repo-check", "--json", "-C", BENCH.work]
+        + (["resume", session_id] if session_id else [])
+        + ["-"]
+    )
 
 
 def spawn(command: Sequence[str], **env: str) -> None:
     """Runs a Codex directly: the prompt in, all it prints out, its end."""
-    process = subprocess.Popen(command, cwd=BENCH.work, env=dict(os.environ, **env), stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=BENCH.work,
+        env=dict(os.environ, **env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     process.stdin.write(PROMPT.encode())
     process.stdin.close()
     while process.stdout.read1(1 << 16):
@@ -228,9 +287,9 @@ def read_through_pipe(path: str) -> None:
     cat.wait()
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the table
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def spread(values: Sequence[float], unit: str = "s") -> str:
@@ -238,23 +297,34 @@ def spread(values: Sequence[float], unit: str = "s") -> str:
     scale, unit = (1000, "ms") if unit == "s" and statistics.median(values) < 1 else (1, unit)
     values = sorted(value * scale for value in values)
     if len(values) == 1:
-        return "%g %s" % (values[0], unit)
+        return f"{values[0]:g} {unit}"
     low, high = values[len(values) // 4], values[-1 - len(values) // 4]
     digits = 1 if statistics.median(values) >= 10 or unit == "MB" else 2
-    return "%.*f (%.*f-%.*f) %s" % (digits, statistics.median(values), digits, low, digits, high, unit)
+    median, low, high = (f"{value:.{digits}f}" for value in (statistics.median(values), low, high))
+    return f"{median} ({low}-{high}) {unit}"
 
 
 def row(what: str, ours: str, floor: str, result: str, aim: str, met: bool) -> None:
-    print("| %s |" % " | ".join((what, result, aim, "yes" if met else "**no**", ours, floor)), flush=True)
+    print(
+        f"| {' | '.join((what, result, aim, 'yes' if met else '**no**', ours, floor))} |",
+        flush=True,
+    )
 
 
-def ratio(what: str, ours: Sequence[float], floor: Sequence[float], against: str, aim: float,
-          *more: Any) -> None:
+def ratio(
+    what: str, ours: Sequence[float], floor: Sequence[float], against: str, aim: float, *more: Any
+) -> None:
     """A row whose aim is a ratio of medians. `more`, names and values in turn, is told beside the floor."""
     value = statistics.median(ours) / statistics.median(floor)
-    beside = "".join("; %s: %s" % (name, spread(values)) for name, values in zip(more[::2], more[1::2]))
-    row(what, spread(ours), "%s: %s%s" % (against, spread(floor), beside), "%.2f" % value, "at most %g" % aim,
-        round(value, 2) <= aim)
+    beside = "".join(f"; {name}: {spread(values)}" for name, values in zip(more[::2], more[1::2]))
+    row(
+        what,
+        spread(ours),
+        f"{against}: {spread(floor)}{beside}",
+        f"{value:.2f}",
+        f"at most {aim:g}",
+        round(value, 2) <= aim,
+    )
 
 
 def alternate(times: range, *works: Callable[[], float]) -> List[List[float]]:
@@ -267,9 +337,9 @@ def alternate(times: range, *works: Callable[[], float]) -> List[List[float]]:
     return [kept[1:] for kept in values]
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the rows
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def imports() -> str:
@@ -283,7 +353,9 @@ def imports() -> str:
 
 def compiles() -> str:
     """The same, and what Python does with a script before it runs: it compiles it, at each start."""
-    return imports() + "\ncompile(open(%r, encoding='utf-8').read(), 'script', 'exec')" % BENCH.program
+    return (
+        imports() + f"\ncompile(open({BENCH.program!r}, encoding='utf-8').read(), 'script', 'exec')"
+    )
 
 
 def measure_start() -> None:
@@ -293,12 +365,24 @@ def measure_start() -> None:
             return time.perf_counter() - begin
 
     def python(code: str) -> Callable[[], float]:
-        return lambda: timed(lambda: subprocess.call([sys.executable, "-c", code], stdin=subprocess.DEVNULL))
+        return lambda: timed(
+            lambda: subprocess.call([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
+        )
 
     started, bare, imported, compiled = alternate(
-        BENCH.times(15, 60), ours, python("pass"), python(imports()), python(compiles()))
-    ratio("start until `initialize` is answered", started, bare, "`python -c pass`", 1.6,
-          "with the same imports", imported, "and compiling the file", compiled)
+        BENCH.times(15, 60), ours, python("pass"), python(imports()), python(compiles())
+    )
+    ratio(
+        "start until `initialize` is answered",
+        started,
+        bare,
+        "`python -c pass`",
+        1.6,
+        "with the same imports",
+        imported,
+        "and compiling the file",
+        compiled,
+    )
 
 
 def measure_call() -> None:
@@ -306,11 +390,20 @@ def measure_call() -> None:
     with Server(codex) as server:
         for what, session_id in (("new session", None), ("resumed", SESSION)):
             command = [codex] + arguments(session_id)
-            ours, floor = alternate(BENCH.times(40, 200), lambda: server.call(session_id),
-                                    lambda: timed(lambda: spawn(command)))
+            ours, floor = alternate(
+                BENCH.times(40, 200),
+                lambda: server.call(session_id),
+                lambda: timed(lambda: spawn(command)),
+            )
             more = (statistics.median(ours) - statistics.median(floor)) * 1000
-            row("one call, a Codex that answers at once, " + what, spread(ours),
-                "that Codex alone: " + spread(floor), "%.2f ms more" % more, "at most 2 ms more", more <= 2)
+            row(
+                "one call, a Codex that answers at once, " + what,
+                spread(ours),
+                "that Codex alone: " + spread(floor),
+                f"{more:.2f} ms more",
+                "at most 2 ms more",
+                more <= 2,
+            )
 
 
 def measure_real() -> None:
@@ -318,13 +411,22 @@ def measure_real() -> None:
     codex, missing = real_codex()
     if missing:
         return row(what, "not measured", missing, "-", "at most 1.02", False)
-    model = subprocess.Popen([sys.executable, os.path.join(HERE, "loopback_model.py"), BENCH.home],
-                             stdout=subprocess.PIPE)
+    model = subprocess.Popen(
+        [sys.executable, os.path.join(HERE, "loopback_model.py"), BENCH.home],
+        stdout=subprocess.PIPE,
+    )
     try:
         assert model.stdout.readline().startswith(b"http")
         with Server(codex) as server:
-            ours, floor = alternate(BENCH.times(5, 40), server.call, lambda: timed(
-                lambda: spawn([codex] + arguments(), **environment(codex, BENCH.home, BENCH.work))))
+            ours, floor = alternate(
+                BENCH.times(5, 40),
+                server.call,
+                lambda: timed(
+                    lambda: spawn(
+                        [codex] + arguments(), **environment(codex, BENCH.home, BENCH.work)
+                    )
+                ),
+            )
         ratio(what, ours, floor, "`codex exec --json`", 1.02)
     finally:
         model.terminate()
@@ -340,7 +442,9 @@ def measure_parallel() -> None:
         server.wait(*ids)
 
     def directly(count: int) -> None:
-        workers = [threading.Thread(target=spawn, args=([codex] + arguments(),)) for _ in range(count)]
+        workers = [
+            threading.Thread(target=spawn, args=([codex] + arguments(),)) for _ in range(count)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -349,10 +453,20 @@ def measure_parallel() -> None:
     with Server(codex) as server:
         for count in (16, 64):
             rounds = math.ceil(count / 16)
-            ours, floor = alternate(BENCH.times(3, 7), lambda: timed(lambda: together(count)),
-                                    lambda: timed(lambda: [directly(16) for _ in range(rounds)]))
-            ratio("%d sessions at once, each a Codex of 0.5 s, 16 at a time" % count, ours, [rounds * 0.5],
-                  "the ideal", 1.15, "without a server", floor)
+            ours, floor = alternate(
+                BENCH.times(3, 7),
+                lambda: timed(lambda: together(count)),
+                lambda: timed(lambda: [directly(16) for _ in range(rounds)]),
+            )
+            ratio(
+                f"{count} sessions at once, each a Codex of 0.5 s, 16 at a time",
+                ours,
+                [rounds * 0.5],
+                "the ideal",
+                1.15,
+                "without a server",
+                floor,
+            )
 
 
 def measure_queue() -> None:
@@ -362,46 +476,73 @@ def measure_queue() -> None:
         ours, floor = alternate(
             BENCH.times(2, 5),
             lambda: timed(lambda: server.wait(*[server.start_call(SESSION) for _ in range(20)])),
-            lambda: timed(lambda: [spawn(command) for _ in range(20)]))
-    ratio("20 calls queued on one session, each a Codex of 0.15 s", ours, floor, "one after the other", 1.05)
+            lambda: timed(lambda: [spawn(command) for _ in range(20)]),
+        )
+    ratio(
+        "20 calls queued on one session, each a Codex of 0.15 s",
+        ours,
+        floor,
+        "one after the other",
+        1.05,
+    )
 
 
 def megabytes() -> str:
-    return "%d events, %.0f MB" % (BENCH.events, os.path.getsize(BENCH.long_turn()[0]) / 1e6)
+    return f"{BENCH.events} events, {os.path.getsize(BENCH.long_turn()[0]) / 1e6:.0f} MB"
 
 
 def measure_long() -> None:
     path, codex = BENCH.long_turn()
     with Server(codex) as server:
         ours, floor, pipe = alternate(
-            BENCH.times(3, 7), server.call,
+            BENCH.times(3, 7),
+            server.call,
             lambda: float(subprocess.check_output([sys.executable, "-c", LOADS, path])),
-            lambda: timed(lambda: read_through_pipe(path)))
-    ratio("a turn of " + megabytes(), ours, floor, "`json.loads` of each line", 1.0,
-          "the pipe alone", pipe)
+            lambda: timed(lambda: read_through_pipe(path)),
+        )
+    ratio(
+        "a turn of " + megabytes(),
+        ours,
+        floor,
+        "`json.loads` of each line",
+        1.0,
+        "the pipe alone",
+        pipe,
+    )
 
 
 def measure_memory() -> None:
     if not os.path.exists("/proc/self/status"):
         return row("memory", "not measured", "there is no /proc here", "-", "at most 1.15", False)
+
     def idle() -> float:
         with Server(BENCH.codex("quick")) as server:
             server.wait(server.send("tools/list", {}))
             return server.memory("VmRSS")
 
     def python(code: str) -> float:
-        process = subprocess.Popen([sys.executable, "-c", code + "\nprint(flush=True)\ninput()"],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code + "\nprint(flush=True)\ninput()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         process.stdout.readline()
         value = memory(process.pid, "VmRSS")
         process.communicate(b"\n")
         return value
 
     ours, bare, compiled = alternate(
-        BENCH.times(3, 11), idle, lambda: python(imports()), lambda: python(compiles()))
+        BENCH.times(3, 11), idle, lambda: python(imports()), lambda: python(compiles())
+    )
     value = statistics.median(ours) / statistics.median(bare)
-    row("memory, idle", spread(ours, "MB"), "Python with the same imports: %s; and the file compiled: %s" % (
-        spread(bare, "MB"), spread(compiled, "MB")), "%.2f" % value, "at most 1.15", round(value, 2) <= 1.15)
+    row(
+        "memory, idle",
+        spread(ours, "MB"),
+        f"Python with the same imports: {spread(bare, 'MB')}; and the file compiled: {spread(compiled, 'MB')}",
+        f"{value:.2f}",
+        "at most 1.15",
+        round(value, 2) <= 1.15,
+    )
 
     with Server(BENCH.codex("quick")) as server:
         for _ in range(100):
@@ -410,34 +551,52 @@ def measure_memory() -> None:
         for number in range(calls):
             server.call(SESSION if number % 2 else None)
         after = server.memory("VmRSS")
-    row("memory, after %d calls more" % calls, "%.1f MB" % after, "after the first 100: %.1f MB" % before,
-        "%+.2f MB" % (after - before), "flat", after - before < 0.5)
+    row(
+        f"memory, after {calls} calls more",
+        f"{after:.1f} MB",
+        f"after the first 100: {before:.1f} MB",
+        f"{after - before:+.2f} MB",
+        "flat",
+        after - before < 0.5,
+    )
 
     path, codex = BENCH.long_turn()
     with Server(codex) as server:
         before = server.memory("VmRSS")
         try:
-            with open("/proc/%d/clear_refs" % server.process.pid, "w") as file:
+            with open(f"/proc/{server.process.pid}/clear_refs", "w") as file:
                 file.write("5")  # the peak begins anew: that of the start is not the turn's
         except OSError:
             pass  # then it is counted in
         server.call()
         peak = server.memory("VmHWM")
-    row("memory, peak in a turn of " + megabytes(), "%.1f MB" % peak, "idle: %.1f MB" % before,
-        "%.1f MB more" % (peak - before), "at most 16 MB more", peak - before <= 16)
+    row(
+        "memory, peak in a turn of " + megabytes(),
+        f"{peak:.1f} MB",
+        f"idle: {before:.1f} MB",
+        f"{peak - before:.1f} MB more",
+        "at most 16 MB more",
+        peak - before <= 16,
+    )
 
 
 def measure_reply() -> None:
     path = os.path.join(BENCH.root, "reply.jsonl")
     text = TEXT * (10_000_000 // len(TEXT))
     with open(path, "w", encoding="utf-8") as file:
-        event = {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": text}}
+        event = {
+            "type": "item.completed",
+            "item": {"id": "item_1", "type": "agent_message", "text": text},
+        }
         json.dump(event, file, separators=(",", ":"), ensure_ascii=False)
         file.write("\n")
     # The last message is the reply, so it must be this one.
-    codex = BENCH.codex("talkative", "cat %s\necho '{\"type\":\"turn.completed\",\"usage\":{}}'\nexit" % path)
-    relay = subprocess.Popen([sys.executable, "-c", RELAY, codex],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    codex = BENCH.codex(
+        "talkative", f'cat {path}\necho \'{{"type":"turn.completed","usage":{{}}}}\'\nexit'
+    )
+    relay = subprocess.Popen(
+        [sys.executable, "-c", RELAY, codex], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
     def floor() -> float:
         begin = time.perf_counter()
@@ -451,7 +610,7 @@ def measure_reply() -> None:
     try:
         with Server(codex) as server:
             ours, theirs = alternate(BENCH.times(5, 25), server.call, floor)
-            answer, = server.wait(server.start_call())
+            (answer,) = server.wait(server.start_call())
             assert json.loads(answer)["result"]["structuredContent"]["reply"] == text
     finally:
         relay.communicate()
@@ -472,7 +631,9 @@ def measure_progress() -> None:
 def main() -> int:
     global BENCH
     parser = argparse.ArgumentParser(description="Measures what the server costs.")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, and long turns of 40 MB")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds, and long turns of 40 MB"
+    )
     parser.add_argument("--program", default=PROGRAM, help="another copy of the server")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="some of: " + " ".join(ROWS))
     options = parser.parse_args()
@@ -480,19 +641,27 @@ def main() -> int:
         parser.error("the rows are " + " ".join(ROWS))
     root = tempfile.mkdtemp(prefix="codex-persistent-mcp-bench-")
     try:
-        BENCH = Bench(os.path.abspath(options.program), root, os.path.join(root, "home"),
-                      os.path.join(root, "work"), options.quick)
+        BENCH = Bench(
+            os.path.abspath(options.program),
+            root,
+            os.path.join(root, "home"),
+            os.path.join(root, "work"),
+            options.quick,
+        )
         os.mkdir(BENCH.home)
         os.mkdir(BENCH.work)
-        load = "load %.1f before" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "load unknown"
-        print("Python %s, %s %s, %s processors, %s; medians, in brackets the middle half\n" % (
-            platform.python_version(), platform.system(), platform.machine(), os.cpu_count(), load))
+        load = (
+            f"load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else "load unknown"
+        )
+        print(
+            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, {load}; medians, in brackets the middle half\n"
+        )
         print("| what | result | aim | met | ours | against |\n|---|---|---|---|---|---|")
         for name in ROWS:
             if not options.rows or name in options.rows:
                 globals()["measure_" + name]()
         if hasattr(os, "getloadavg"):
-            print("\nload %.1f after" % os.getloadavg()[0])
+            print(f"\nload {os.getloadavg()[0]:.1f} after")
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return 0

@@ -89,11 +89,8 @@ class Client:
                 if value:
                     return value
                 left = end - time.monotonic()
-                assert left > 0, "no %s within %g s; got %r; stderr %r" % (
-                    what,
-                    bound,
-                    self.messages[-3:],
-                    self.errors[-5:],
+                assert left > 0, (
+                    f"no {what} within {bound:g} s; got {self.messages[-3:]!r}; stderr {self.errors[-5:]!r}"
                 )
                 self._changed.wait(min(left, 0.2))
 
@@ -130,7 +127,7 @@ class Client:
 
     def response(self, id: Any, bound: float = BOUND) -> Dict[str, Any]:
         """The response to the request `id`."""
-        return self.wait_for(lambda: self.responses(id), "response to %r" % (id,), bound)[0]
+        return self.wait_for(lambda: self.responses(id), f"response to {id!r}", bound)[0]
 
     def ask(
         self, method: str, params: Optional[Dict[str, Any]] = None, bound: float = BOUND
@@ -142,7 +139,11 @@ class Client:
         """Does the handshake of the legacy revisions and returns the result."""
         answer = self.ask(
             "initialize",
-            {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": name, "version": "1"}},
+            {
+                "protocolVersion": revision,
+                "capabilities": {},
+                "clientInfo": {"name": name, "version": "1"},
+            },
         )
         self.notify("notifications/initialized")
         return answer["result"]
@@ -195,7 +196,7 @@ class Client:
             self.process.kill()
             self.process.wait()
             raise AssertionError(
-                "the server did not leave within %g s of the end of its input" % bound
+                f"the server did not leave within {bound:g} s of the end of its input"
             ) from None
         finally:
             for thread in self._threads:

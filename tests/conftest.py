@@ -18,7 +18,9 @@ class Bench:
     """A directory with a Codex home, a working directory and the notes of the fake codex; starts servers on it."""
 
     def __init__(self, root: str) -> None:
-        self.home, self.work, self.notes = (os.path.join(root, name) for name in ("home", "work", "notes"))
+        self.home, self.work, self.notes = (
+            os.path.join(root, name) for name in ("home", "work", "notes")
+        )
         for folder in (self.home, self.work, self.notes):
             os.makedirs(folder)
         self.env = {
@@ -51,7 +53,7 @@ class Bench:
         """Starts a server whose program finds a Python that `code` has changed."""
         wrapper = os.path.join(self.notes, "wrapper.py")
         with open(wrapper, "w", encoding="utf-8") as file:
-            file.write("%s\nimport runpy\nrunpy.run_path(%r, run_name='__main__')\n" % (code, PROGRAM))
+            file.write(f"{code}\nimport runpy\nrunpy.run_path({PROGRAM!r}, run_name='__main__')\n")
         return self.start(program=wrapper, **options)
 
     def calls(self) -> List[Dict[str, Any]]:
@@ -69,13 +71,14 @@ class Bench:
             value = found()
             if value:
                 return value
-            assert time.monotonic() < end, "no %s within %g s" % (what, bound)
+            assert time.monotonic() < end, f"no {what} within {bound:g} s"
             time.sleep(0.005)
 
     def reached(self, gate: str) -> None:
         """Waits until a fake codex stands at `gate`."""
         self.wait(
-            lambda: os.path.exists(os.path.join(self.notes, gate + ".reached")), "codex at gate " + gate
+            lambda: os.path.exists(os.path.join(self.notes, gate + ".reached")),
+            "codex at gate " + gate,
         )
 
     def open(self, gate: str) -> None:

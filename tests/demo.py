@@ -5,6 +5,7 @@ Needs only python3, and no account: the model is a stand-in on 127.0.0.1. Codex 
 in .e2e/; where npm isn't there or fails, a fake takes its place, and the output says so. Exits 0 only if it
 worked.
 """
+
 from __future__ import annotations
 
 import glob
@@ -29,40 +30,60 @@ WIDTH = max(60, min(shutil.get_terminal_size((100, 24)).columns, 100))
 
 #: What the agent sends: a title, the tool, its arguments.
 CALLS: List[Tuple[str, str, Dict[str, str]]] = [
-    ("The agent opens a session", "codex_chat",
-     {"prompt": "We call the release Heron. Keep that in mind."}),
-    ("The agent goes on in it, and Codex still has the context", "codex_chat",
-     {"prompt": "What was it that I told you?"}),
-    ("The agent has its plan checked, in the same session", "codex_guard_plan",
-     {"requirements": "Release Heron on Friday.", "plan": "1. Tag it.\n2. Run the tests."}),
+    (
+        "The agent opens a session",
+        "codex_chat",
+        {"prompt": "We call the release Heron. Keep that in mind."},
+    ),
+    (
+        "The agent goes on in it, and Codex still has the context",
+        "codex_chat",
+        {"prompt": "What was it that I told you?"},
+    ),
+    (
+        "The agent has its plan checked, in the same session",
+        "codex_guard_plan",
+        {"requirements": "Release Heron on Friday.", "plan": "1. Tag it.\n2. Run the tests."},
+    ),
 ]
 VERDICT = "STOP: the tests run after the tag. Run them first."
 #: What the stand-ins are told to do, by the number of the call and the argument that tells it to them.
-STAGE_REAL = {(1, "prompt"): "MODEL:SAY Noted: the release is Heron.",
-              (3, "plan"): "MODEL:RUN cat CHANGES.md; sleep 1\nMODEL:SAY " + VERDICT}
-STAGE_FAKE = {(3, "plan"): "FAKE:session\nFAKE:started\nFAKE:command cat CHANGES.md\nFAKE:sleep 1\n"
-                           "FAKE:say %s\nFAKE:completed" % VERDICT}
+STAGE_REAL = {
+    (1, "prompt"): "MODEL:SAY Noted: the release is Heron.",
+    (3, "plan"): "MODEL:RUN cat CHANGES.md; sleep 1\nMODEL:SAY " + VERDICT,
+}
+STAGE_FAKE = {
+    (3, "plan"): "FAKE:session\nFAKE:started\nFAKE:command cat CHANGES.md\nFAKE:sleep 1\n"
+    f"FAKE:say {VERDICT}\nFAKE:completed"
+}
 
 
 def style(code: str, text: str) -> str:
-    return "\033[%sm%s\033[0m" % (code, text) if COLOUR else text
+    return f"\033[{code}m{text}\033[0m" if COLOUR else text
 
 
 def show(mark: str, text: str, code: str = "") -> None:
     """Prints `text` behind `mark`, wrapped, its own line breaks kept."""
     room = " " * len(mark)
-    wrapper = textwrap.TextWrapper(WIDTH - len(room) - 3, break_on_hyphens=False, subsequent_indent="  ")
+    wrapper = textwrap.TextWrapper(
+        WIDTH - len(room) - 3, break_on_hyphens=False, subsequent_indent="  "
+    )
     lines = [part for line in text.splitlines() for part in wrapper.wrap(line)]
     for number, line in enumerate(lines):
-        line = "  %s %s" % (room if number else mark, line)
+        line = f"  {room if number else mark} {line}"
         print(style(code, line) if code else line, flush=True)
 
 
 def works(codex: str) -> bool:
     """Whether `codex` starts and is the version that is wanted; an install that was broken off does not."""
     try:
-        said = subprocess.run([codex, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, timeout=60).stdout
+        said = subprocess.run(
+            [codex, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return False
     return VERSION.encode() in said
@@ -70,22 +91,38 @@ def works(codex: str) -> bool:
 
 def real_codex() -> Tuple[str, str]:
     """The real Codex CLI, installed if need be: its path and "", or "" and why it can't be had."""
-    codex = os.path.join(INSTALLED, "node_modules", ".bin", "codex.cmd" if os.name == "nt" else "codex")
+    codex = os.path.join(
+        INSTALLED, "node_modules", ".bin", "codex.cmd" if os.name == "nt" else "codex"
+    )
     if works(codex):
         return codex, ""
     npm = shutil.which("npm")
     if npm is None:
         return "", "npm is not installed"
-    print("Installing Codex %s from npm into .e2e/ (about 400 MB, once) ..." % VERSION, flush=True)
+    print(f"Installing Codex {VERSION} from npm into .e2e/ (about 400 MB, once) ...", flush=True)
     try:
         done = subprocess.run(
-            [npm, "install", "--prefix", INSTALLED, "@openai/codex@" + VERSION, "--no-audit", "--no-fund"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+            [
+                npm,
+                "install",
+                "--prefix",
+                INSTALLED,
+                "@openai/codex@" + VERSION,
+                "--no-audit",
+                "--no-fund",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=900,
+        )
     except (OSError, subprocess.SubprocessError) as error:
-        return "", "npm could not install it: %s" % error
+        return "", f"npm could not install it: {error}"
     if done.returncode or not works(codex):
-        words = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
-        return "", "npm could not install it: %s" % (words[0] if words else "it does not start")
+        words = [
+            line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()
+        ]
+        return "", f"npm could not install it: {words[0] if words else 'it does not start'}"
     return codex, ""
 
 
@@ -94,23 +131,37 @@ def environment(codex: str, home: str, work: str) -> Dict[str, str]:
     settings = ("SANDBOX", "TIMEOUT_MS", "MAX_PARALLEL")
     env = dict({"CODEX_MCP_" + name: "" for name in settings}, CODEX_PERSISTENT_MCP_ORIGIN="")
     # Codex also reads the profile of the person's shell, which can take its time.
-    env.update(CODEX_BIN=codex, CODEX_HOME=home, CODEX_MCP_CWD=work, FAKE_CODEX_DIR=home, FAKE_CODEX_DO="", HOME=home,
-               FAKE_CODEX_VERSION=VERSION, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+    env.update(
+        CODEX_BIN=codex,
+        CODEX_HOME=home,
+        CODEX_MCP_CWD=work,
+        FAKE_CODEX_DIR=home,
+        FAKE_CODEX_DO="",
+        HOME=home,
+        FAKE_CODEX_VERSION=VERSION,
+        NO_PROXY="127.0.0.1",
+        no_proxy="127.0.0.1",
+    )
     return env
 
 
 def in_lines(value: Dict[str, Any]) -> str:
     """An object as JSON, each of its members on a line."""
-    return "{%s}" % ",\n ".join("%s: %s" % (json.dumps(name), json.dumps(member, ensure_ascii=False))
-                                for name, member in value.items())
+    members = (
+        f"{json.dumps(name)}: {json.dumps(member, ensure_ascii=False)}"
+        for name, member in value.items()
+    )
+    return "{" + ",\n ".join(members) + "}"
 
 
 def call(client: Client, tool: str, arguments: Dict[str, Any], token: int) -> Dict[str, Any]:
     """Calls the tool, prints what goes there and comes back, and returns the result."""
-    show("sent     ", "%s %s" % (tool, in_lines(arguments)))
+    show("sent     ", f"{tool} {in_lines(arguments)}")
     id, shown = client.start_call(tool, arguments, token=token), 0
     while True:
-        client.wait_for(lambda: client.responses(id) or client.progress(token)[shown:], "answer or progress")
+        client.wait_for(
+            lambda: client.responses(id) or client.progress(token)[shown:], "answer or progress"
+        )
         over = bool(client.responses(id))
         for message in client.progress(token)[shown:]:
             show("meanwhile", message["message"], "2")
@@ -129,7 +180,7 @@ def run(client: Client, home: str, is_real: bool) -> str:
     """The three calls, each checked; returns the resume command."""
     answers: List[Dict[str, Any]] = []
     for number, (title, tool, arguments) in enumerate(CALLS, 1):
-        print("\n" + style("1", "%d. %s" % (number, title)))
+        print("\n" + style("1", f"{number}. {title}"))
         arguments = dict(arguments)
         if answers:
             arguments["session_id"] = answers[0]["session_id"]
@@ -141,7 +192,9 @@ def run(client: Client, home: str, is_real: bool) -> str:
     remembers = "message 2 of the conversation" if is_real else "You sent 1 messages before"
     assert remembers in answers[1]["reply"], "the second call did not have the context of the first"
     assert answers[2]["critique"] == VERDICT, "the guard's answer is not what Codex said"
-    stored = os.path.join(home, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % answers[0]["session_id"])
+    stored = os.path.join(
+        home, "sessions", "*", "*", "*", f"rollout-*-{answers[0]['session_id']}.jsonl"
+    )
     assert glob.glob(stored), "Codex's store has no such session"
     return str(answers[-1]["resume_command"])
 
@@ -152,17 +205,26 @@ def main() -> int:
     if missing:
         codex = os.path.join(HERE, "fake_codex.py")
     print(style("1", "One agent, one Codex session, three calls"))
-    show("agent  ", "tests/client.py, an MCP client; what it got is shown as Claude Code and Codex show it "
-         "to their models")
+    show(
+        "agent  ",
+        "tests/client.py, an MCP client; what it got is shown as Claude Code and Codex show it "
+        "to their models",
+    )
     show("server ", "the real one, codex_persistent_mcp.py, started by that client")
     if is_real:
-        show("Codex  ", "the real CLI %s from npm, in .e2e/" % VERSION)
-        show("model  ", "a stand-in on 127.0.0.1, so nothing leaves this machine and no account is needed. "
-             "It counts and quotes the conversation that Codex sends it, or does what a line "
-             '"MODEL:..." tells it')
+        show("Codex  ", f"the real CLI {VERSION} from npm, in .e2e/")
+        show(
+            "model  ",
+            "a stand-in on 127.0.0.1, so nothing leaves this machine and no account is needed. "
+            "It counts and quotes the conversation that Codex sends it, or does what a line "
+            '"MODEL:..." tells it',
+        )
     else:
-        show("Codex  ", "NOT the real one (%s) but a stand-in, tests/fake_codex.py. It counts the messages "
-             'of its session, or does what lines "FAKE:..." tell it' % missing)
+        show(
+            "Codex  ",
+            f"NOT the real one ({missing}) but a stand-in, tests/fake_codex.py. It counts the messages "
+            'of its session, or does what lines "FAKE:..." tell it',
+        )
     root = tempfile.mkdtemp(prefix="codex-persistent-mcp-demo-")
     try:
         home, work = os.path.join(root, "home"), os.path.join(root, "work")
@@ -176,14 +238,15 @@ def main() -> int:
                 command = run(client, home, is_real)
                 assert client.close() == 0, "the server did not leave as it should"
     except AssertionError as error:
-        print("\nThe demo did NOT work: %s" % error)
+        print(f"\nThe demo did NOT work: {error}")
         return 1
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print("\n" + style("1", "The person would go on with the same conversation in a terminal, by"))
     show("$", command)
-    print("\nIt worked. Everything that the demo made, its Codex home too, is removed again%s." % (
-        "; Codex stays in .e2e/" if is_real else ""))
+    print(
+        f"\nIt worked. Everything that the demo made, its Codex home too, is removed again{'; Codex stays in .e2e/' if is_real else ''}."
+    )
     return 0
 
 

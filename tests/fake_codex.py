@@ -33,13 +33,15 @@ def write(data: bytes) -> None:
 
 def emit(kind: str, **more: Any) -> None:
     write(
-        json.dumps(dict({"type": kind}, **more), separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        json.dumps(dict({"type": kind}, **more), separators=(",", ":"), ensure_ascii=False).encode(
+            "utf-8"
+        )
         + b"\n"
     )
 
 
 def item(state: str, kind: str, number: int = 0, **more: Any) -> None:
-    emit("item." + state, item=dict({"id": "item_%d" % number, "type": kind}, **more))
+    emit("item." + state, item=dict({"id": f"item_{number}", "type": kind}, **more))
 
 
 def say(text: str) -> None:
@@ -52,7 +54,11 @@ def error(text: str) -> None:
 
 
 def fail(text: str, backtrace: bool = True) -> NoReturn:
-    error(text + "\n" + ("\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n" if backtrace else ""))
+    error(
+        text
+        + "\n"
+        + ("\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n" if backtrace else "")
+    )
     sys.exit(1)
 
 
@@ -77,7 +83,9 @@ class Session:
     def __init__(self, id: Optional[str], cwd: str) -> None:
         id = id.lower() if id and not OLD else id  # 0.77.0 does not know an id in capitals
         found = (
-            glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % id)) if id else []
+            glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", f"rollout-*-{id}.jsonl"))
+            if id
+            else []
         )
         self.known = bool(found)
         self.id = id if found and id else str(uuid.uuid4())
@@ -90,7 +98,7 @@ class Session:
                 time.strftime("%Y"),
                 time.strftime("%m"),
                 time.strftime("%d"),
-                "rollout-%s-%s.jsonl" % (time.strftime("%Y-%m-%dT%H-%M-%S"), self.id),
+                f"rollout-{time.strftime('%Y-%m-%dT%H-%M-%S')}-{self.id}.jsonl",
             )
         )
         self.cwd = cwd
@@ -111,12 +119,12 @@ class Session:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                text = "thread %s already has an active writer" % self.id
+                text = f"thread {self.id} already has an active writer"
                 error(
                     "2026-11-24T05:34:47.261850Z ERROR codex_core::session: Failed to create session: "
-                    "thread-store conflict: %s\n" % text
+                    f"thread-store conflict: {text}\n"
                 )
-                fail("Error: thread/resume: thread/resume failed: %s (code -32600)" % text)
+                fail(f"Error: thread/resume: thread/resume failed: {text} (code -32600)")
         if not self.known:
             self.add({"type": "session_meta", "payload": {"id": self.id, "cwd": self.cwd}})
 
@@ -126,7 +134,9 @@ class Session:
 
     def messages(self) -> List[str]:
         self.file.seek(0)
-        return [entry["text"] for entry in map(json.loads, self.file) if entry.get("type") == "message"]
+        return [
+            entry["text"] for entry in map(json.loads, self.file) if entry.get("type") == "message"
+        ]
 
 
 def usage(tokens: int = 10) -> Dict[str, int]:
@@ -144,7 +154,7 @@ def grandchild(detached: bool) -> None:
         [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
     )
     with open(os.path.join(NOTES, "grandchildren"), "a") as file:
-        file.write("%d\n" % child.pid)
+        file.write(f"{child.pid}\n")
 
 
 def step(name: str, text: str, session: Session) -> None:
@@ -177,9 +187,13 @@ def step(name: str, text: str, session: Session) -> None:
         os._exit(number)
     elif name == "gate":
         gate(text)
-    elif name == "mark":  # a line in $FAKE_CODEX_DIR/marks, so that a test sees what happened in which order
+    elif (
+        name == "mark"
+    ):  # a line in $FAKE_CODEX_DIR/marks, so that a test sees what happened in which order
         mark(text)
-    elif name == "marks":  # the same line again and again, for as long as it lives (bounded, as a gate is)
+    elif (
+        name == "marks"
+    ):  # the same line again and again, for as long as it lives (bounded, as a gate is)
         end = time.monotonic() + 120
         while time.monotonic() < end:
             mark(text)
@@ -193,7 +207,9 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "stubborn":
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(one, signal.SIG_IGN)
-    elif name == "polite":  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
+    elif (
+        name == "polite"
+    ):  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
 
         def leave(*_: Any) -> NoReturn:
             session.add({"type": "turn_aborted"})
@@ -210,7 +226,7 @@ def step(name: str, text: str, session: Session) -> None:
             "started",
             "command_execution",
             1,
-            command="/bin/bash -lc '%s'" % text,
+            command=f"/bin/bash -lc '{text}'",
             aggregated_output="",
             exit_code=None,
             status="in_progress",
@@ -219,7 +235,7 @@ def step(name: str, text: str, session: Session) -> None:
             "completed",
             "command_execution",
             1,
-            command="/bin/bash -lc '%s'" % text,
+            command=f"/bin/bash -lc '{text}'",
             aggregated_output="out\n",
             exit_code=0,
             status="completed",
@@ -237,7 +253,9 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "long-reply":
         say("r" * (number << 20))
     elif name == "events":  # that many small events
-        line = b'{"type":"item.updated","item":{"id":"item_2","type":"todo_list","items":[]}}\n' * 1000
+        line = (
+            b'{"type":"item.updated","item":{"id":"item_2","type":"todo_list","items":[]}}\n' * 1000
+        )
         for _ in range(number // 1000):
             OUT.write(line)
         OUT.flush()
@@ -266,7 +284,7 @@ def step(name: str, text: str, session: Session) -> None:
         for _ in range(number):
             error("noise " * ((1 << 20) // 6))
     else:
-        error("fake_codex: unknown step %s\n" % name)
+        error(f"fake_codex: unknown step {name}\n")
         os._exit(99)
 
 
@@ -352,25 +370,27 @@ def main() -> None:
     if not os.path.isdir(cwd):
         fail("Error: No such file or directory (os error 2)")
     effort = [
-        value.split("=", 1)[1].strip('"') for value in rest if value.startswith("model_reasoning_effort=")
+        value.split("=", 1)[1].strip('"')
+        for value in rest
+        if value.startswith("model_reasoning_effort=")
     ]
     if OLD and effort and effort[0] not in ("none", "minimal", "low", "medium", "high", "xhigh"):
         fail(
-            "Error loading config.toml: unknown variant `%s`, expected one of `none`, `minimal`, `low`, `medium`, "
-            "`high`, `xhigh`\nin `model_reasoning_effort`\n" % effort[0],
+            f"Error loading config.toml: unknown variant `{effort[0]}`, expected one of `none`, `minimal`, `low`, `medium`, "
+            "`high`, `xhigh`\nin `model_reasoning_effort`\n",
             backtrace=False,
         )
     if asked and not session.known and not OLD:
         fail(
-            "Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)"
-            % asked
+            f"Error: thread/resume: thread/resume failed: no rollout found for thread id {asked} (code -32600)"
         )
     if not OLD and len(prompt) > 1 << 20:  # the session is announced, but not kept
         emit("thread.started", thread_id=session.id)
         fail(
-            "Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. "
-            '(code -32602), data: {"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":%d}'
-            % len(prompt)
+            (
+                "Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. "
+                f'(code -32602), data: {{"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":{len(prompt)}}}'
+            )
         )
     session.begin()
     before = session.messages()
@@ -389,7 +409,7 @@ def main() -> None:
     emit("turn.started")
     session.add({"type": "message", "text": prompt})
     item("completed", "reasoning", 1, text="**Looking at the question**\n\nMore of it.")
-    say("You sent %d messages before this one. This one ends: %s" % (len(before), prompt[-200:]))
+    say(f"You sent {len(before)} messages before this one. This one ends: {prompt[-200:]}")
     emit("turn.completed", usage=usage(10 * (1 if OLD else len(before) + 1)))
 
 

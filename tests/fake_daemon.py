@@ -131,7 +131,7 @@ class Connection:
                     "error": {
                         "code": -32600,
                         "message": "Invalid request: unknown variant `x/y`, expected one "
-                        "of " + ", ".join("`method/%d`" % n for n in range(2000)),
+                        "of " + ", ".join(f"`method/{n}`" for n in range(2000)),
                     },
                     "id": id,
                 }
@@ -194,9 +194,9 @@ class Connection:
                 first, second = self._read(2)
                 size = second & 127
                 if size > 125:
-                    size = struct.unpack(">H" if size == 126 else ">Q", self._read(2 if size == 126 else 8))[
-                        0
-                    ]
+                    size = struct.unpack(
+                        ">H" if size == 126 else ">Q", self._read(2 if size == 126 else 8)
+                    )[0]
                 assert second & 128, "a client masks its frames"
                 mask = self._read(4)
                 data = self._read(size)
@@ -259,7 +259,9 @@ class FakeDaemon:
         self.folder = tempfile.mkdtemp(prefix="fd-")
         self.socket_path = os.path.join(self.folder, "s")
         self.link = os.path.join(home, "app-server-control", "app-server-control.sock")
-        found = glob.glob(os.path.join(home, "sessions", "*", "*", "*", "rollout-*-%s.jsonl" % session_id))
+        found = glob.glob(
+            os.path.join(home, "sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
+        )
         self.session_file = found[0] if found else None
 
     def __enter__(self) -> FakeDaemon:
@@ -298,7 +300,7 @@ class FakeDaemon:
             self._lock_file.close()
             self._lock_file = None
 
-    # -- what tests ask and do --------------------------------------------------------------------------------
+    # -- what tests ask and do ---------------------------------------------------------------------
 
     def wait(self, found: Callable[[], Any], what: str) -> Any:
         """Waits until `found()` is true, and returns that."""
@@ -307,9 +309,8 @@ class FakeDaemon:
             value = found()
             if value:
                 return value
-            assert time.monotonic() < end, "no %s; requests: %s" % (
-                what,
-                [method for method, _ in self.requests],
+            assert time.monotonic() < end, (
+                f"no {what}; requests: {[method for method, _ in self.requests]}"
             )
             time.sleep(0.005)
 
@@ -337,7 +338,7 @@ class FakeDaemon:
         """Lets the turn that stands at `FAKE:gate <gate>` go on."""
         self._opened.add(gate)
 
-    # -- the protocol -----------------------------------------------------------------------------------------
+    # -- the protocol ------------------------------------------------------------------------------
 
     def due(self, point: str) -> bool:
         return self.point == point
@@ -402,7 +403,9 @@ class FakeDaemon:
         if then:
             then()
 
-    def _answer(self, client: Connection, method: str, params: Dict[str, Any]) -> Tuple[Dict[str, Any], Any]:
+    def _answer(
+        self, client: Connection, method: str, params: Dict[str, Any]
+    ) -> Tuple[Dict[str, Any], Any]:
         """The answer to a request, and what happens right after it."""
         mine = params.get("threadId") == self.session_id and self.loaded
 
@@ -414,7 +417,10 @@ class FakeDaemon:
             client.experimental = capabilities.get("experimentalApi") is True
             client.opted_out = set(capabilities.get("optOutNotificationMethods") or [])
             self._tell(
-                "configWarning", everybody=True, summary="Codex could not find bubblewrap.", details=None
+                "configWarning",
+                everybody=True,
+                summary="Codex could not find bubblewrap.",
+                details=None,
             )
             return {
                 "result": {
@@ -425,12 +431,20 @@ class FakeDaemon:
                 }
             }, None
         if method == "thread/loaded/list":
-            return {"result": {"data": [OTHER] + [self.session_id] * self.loaded, "nextCursor": None}}, None
+            return {
+                "result": {"data": [OTHER] + [self.session_id] * self.loaded, "nextCursor": None}
+            }, None
         if method == "thread/read":
-            return ({"result": {"thread": self._thread()}}, None) if mine else refuse("thread not loaded: X")
+            return (
+                ({"result": {"thread": self._thread()}}, None)
+                if mine
+                else refuse("thread not loaded: X")
+            )
         if method == "thread/resume":
-            if not mine:  # the real one loads it from the disk, unless the lock of another forbids it
-                return refuse("thread %s already has an active writer" % self.session_id)
+            if (
+                not mine
+            ):  # the real one loads it from the disk, unless the lock of another forbids it
+                return refuse(f"thread {self.session_id} already has an active writer")
             client.subscribed = True
             sandbox = (
                 {"type": self.sandbox, "networkAccess": False}
@@ -449,10 +463,13 @@ class FakeDaemon:
                     "sandbox": sandbox,
                 }
             }, None
-        if method.startswith(("thread/queue/", "thread/backgroundTerminals/")) and not client.experimental:
-            return refuse("%s requires experimentalApi capability" % method)
+        if (
+            method.startswith(("thread/queue/", "thread/backgroundTerminals/"))
+            and not client.experimental
+        ):
+            return refuse(f"{method} requires experimentalApi capability")
         if not mine:
-            return refuse("thread not found: %s" % params.get("threadId"))
+            return refuse(f"thread not found: {params.get('threadId')}")
         if method in ("turn/start", "thread/queue/add"):
             text = "".join(part["text"] for part in params["input"])
             if len(text) > 1 << 20:
@@ -466,7 +483,7 @@ class FakeDaemon:
             if self._running():
                 return refuse("thread already has an active or pending turn")
             if not found:
-                return refuse("queued submission not found: %s" % params["queuedSubmissionId"])
+                return refuse(f"queued submission not found: {params['queuedSubmissionId']}")
             self._queue.remove(found[0])
             return {"result": {"turn": found[0][1].wire()}}, self._begin(found[0][1])
         if method == "thread/queue/list":
@@ -481,14 +498,16 @@ class FakeDaemon:
             }, None
         if method == "thread/queue/delete":
             before = len(self._queue)
-            self._queue = [entry for entry in self._queue if entry[0] != params["queuedSubmissionId"]]
+            self._queue = [
+                entry for entry in self._queue if entry[0] != params["queuedSubmissionId"]
+            ]
             return {"result": {"deleted": len(self._queue) < before}}, None
         if method == "turn/interrupt":
             running = self._running()
             if not running or not running.begun:
                 return refuse("no active turn to interrupt")
             if running.id != params["turnId"]:
-                return refuse("expected active turn id %s but found %s" % (params["turnId"], running.id))
+                return refuse(f"expected active turn id {params['turnId']} but found {running.id}")
             return {"result": {}}, running.stop.set
         if method == "thread/backgroundTerminals/terminate":
             self.terminated.append(params["processId"])
@@ -496,7 +515,7 @@ class FakeDaemon:
         if method == "thread/unsubscribe":
             client.subscribed = False
             return {"result": {"status": "unsubscribed"}}, None
-        return refuse("Invalid request: unknown variant `%s`, expected one of `initialize`" % method)
+        return refuse(f"Invalid request: unknown variant `{method}`, expected one of `initialize`")
 
     def _thread(self) -> Dict[str, Any]:
         status = {"type": "active", "activeFlags": []} if self._running() else {"type": "idle"}
@@ -527,7 +546,13 @@ class FakeDaemon:
             return {"result": {"turn": turn.wire()}}, self._begin(turn)
         submission = str(uuid.uuid4())
         answer = {
-            "result": {"queuedSubmission": {"id": submission, "clientUserMessageId": client_id, "input": []}}
+            "result": {
+                "queuedSubmission": {
+                    "id": submission,
+                    "clientUserMessageId": client_id,
+                    "input": [],
+                }
+            }
         }
         self._tell("thread/queue/changed", threadId=self.session_id)
         if running or self.paused:
@@ -535,7 +560,7 @@ class FakeDaemon:
             return answer, None
         return answer, self._begin(Turn(client_id, text))
 
-    # -- turns ------------------------------------------------------------------------------------------------
+    # -- turns -------------------------------------------------------------------------------------
 
     def _begin(self, turn: Turn) -> Callable[[], None]:
         """Makes `turn` the running one; what it returns lets it run."""
@@ -543,7 +568,9 @@ class FakeDaemon:
         once = [threading.Thread(target=self._run, args=(turn,), daemon=True)]
         return lambda: once.pop().start() if once else None
 
-    def _item(self, turn: Turn, kind: str, state: str = "completed", id: str = "", **more: Any) -> None:
+    def _item(
+        self, turn: Turn, kind: str, state: str = "completed", id: str = "", **more: Any
+    ) -> None:
         self._tell(
             "item/" + state,
             threadId=self.session_id,
@@ -559,7 +586,11 @@ class FakeDaemon:
         if "slow-start" in self.modes:
             time.sleep(0.5)
         turn.begun = True
-        self._tell("warning", threadId=self.session_id, message="Model metadata for `fake-model` not found.")
+        self._tell(
+            "warning",
+            threadId=self.session_id,
+            message="Model metadata for `fake-model` not found.",
+        )
         self._status("active")
         self._tell("turn/started", threadId=self.session_id, turn=turn.wire())
         for state in ("started", "completed"):
@@ -582,7 +613,7 @@ class FakeDaemon:
         for name, text in steps or [
             ("reasoning", "**Looking at the question**"),
             ("usage", ""),
-            ("say", "Turn %d; it ends: %s" % (len(self.turns), turn.text[-200:])),
+            ("say", f"Turn {len(self.turns)}; it ends: {turn.text[-200:]}"),
         ]:
             if turn.stop.is_set():
                 break
@@ -618,7 +649,7 @@ class FakeDaemon:
                 },
             )
         elif name in ("command", "command-hang"):
-            more = {"command": "/bin/bash -lc '%s'" % text, "cwd": "/", "processId": "4711"}
+            more = {"command": f"/bin/bash -lc '{text}'", "cwd": "/", "processId": "4711"}
             self._item(
                 turn,
                 "commandExecution",
@@ -651,7 +682,7 @@ class FakeDaemon:
                 status="inProgress",
                 aggregatedOutput=None,
                 exitCode=None,
-                command="/bin/bash -lc '%s'" % text,
+                command=f"/bin/bash -lc '{text}'",
                 cwd="/",
                 processId=None,
             )
@@ -668,7 +699,7 @@ class FakeDaemon:
                                 "turnId": turn.id,
                                 "itemId": "call_1",
                                 "reason": "May this run?",
-                                "command": "/bin/bash -lc '%s'" % text,
+                                "command": f"/bin/bash -lc '{text}'",
                                 "cwd": "/",
                                 "availableDecisions": ["accept", "cancel"],
                             },
@@ -730,8 +761,16 @@ class FakeDaemon:
 
     def _noise(self, turn: Turn) -> None:
         """Events that are none of this turn's business, and some that nobody knows."""
-        for thread, one in ((OTHER, turn.id), (self.session_id, "another-turn"), (OTHER, "another-turn")):
-            self._tell("turn/started", threadId=thread, turn={"id": one, "status": "inProgress", "items": []})
+        for thread, one in (
+            (OTHER, turn.id),
+            (self.session_id, "another-turn"),
+            (OTHER, "another-turn"),
+        ):
+            self._tell(
+                "turn/started",
+                threadId=thread,
+                turn={"id": one, "status": "inProgress", "items": []},
+            )
             self._tell(
                 "item/completed",
                 threadId=thread,
@@ -739,7 +778,11 @@ class FakeDaemon:
                 item={"type": "agentMessage", "id": "x", "text": "NOT FOR YOU"},
             )
             self._tell(
-                "error", error={"message": "NOT FOR YOU"}, willRetry=False, threadId=thread, turnId=one
+                "error",
+                error={"message": "NOT FOR YOU"},
+                willRetry=False,
+                threadId=thread,
+                turnId=one,
             )
             self._tell(
                 "thread/tokenUsage/updated",
@@ -750,7 +793,12 @@ class FakeDaemon:
             self._tell(
                 "turn/completed",
                 threadId=thread,
-                turn={"id": one, "status": "failed", "items": [], "error": {"message": "NOT FOR YOU"}},
+                turn={
+                    "id": one,
+                    "status": "failed",
+                    "items": [],
+                    "error": {"message": "NOT FOR YOU"},
+                },
             )
         self._tell("warning", threadId=OTHER, message="NOT FOR YOU")
         self._tell("some/thing/new", threadId=self.session_id, turnId=turn.id, item=7)

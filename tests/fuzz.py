@@ -12,6 +12,7 @@ well, some must fail, of the rest nothing but a success or a failure in words ma
 The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and shorter lines,
 for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another program to fuzz.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -30,7 +31,9 @@ from collections import Counter
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PROGRAM = os.environ.get("FUZZ_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
+PROGRAM = os.environ.get("FUZZ_PROGRAM") or os.path.join(
+    os.path.dirname(HERE), "codex_persistent_mcp.py"
+)
 FAKE = os.path.join(HERE, "fake_codex.py")
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(PROGRAM))
@@ -54,39 +57,184 @@ META = "io.modelcontextprotocol/"
 LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 TOOLS = ("codex_chat", "codex_guard_plan", "codex_guard_final")
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SESSIONS = ["0199aaaa-0000-7000-8000-%012x" % number for number in range(4)]
+SESSIONS = [f"0199aaaa-0000-7000-8000-{number:012x}" for number in range(4)]
 
 
 class Violation(Exception):
     """The program did what it must not do."""
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # making cases
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-STRINGS = ["", " ", "a", "\x00", "\n", "\r\n", "\u2028", "\x1b[31m", "\ud800", "\udfff\ud800", "\U0001f4a5",
-           "\u00e9" * 40, "-c", "--help", "-", "$(id)", "`id`", "../../x", "/", "~", "null", "x" * 3000, '"',
-           "\\", "{}", "read-only", "danger-full-access", "high", "gpt-x", "2026-07-28", "2025-11-25", "1",
-           "true"]
-NUMBERS = [0, 1, -1, 999, 1000, 7200000, 7200001, 2 ** 31, 2 ** 53 + 1, 2 ** 63, 2 ** 64, 10 ** 40, -10 ** 40,
-           0.5, -0.0, 1e3, 1e308, 5e-324]
+STRINGS = [
+    "",
+    " ",
+    "a",
+    "\x00",
+    "\n",
+    "\r\n",
+    "\u2028",
+    "\x1b[31m",
+    "\ud800",
+    "\udfff\ud800",
+    "\U0001f4a5",
+    "\u00e9" * 40,
+    "-c",
+    "--help",
+    "-",
+    "$(id)",
+    "`id`",
+    "../../x",
+    "/",
+    "~",
+    "null",
+    "x" * 3000,
+    '"',
+    "\\",
+    "{}",
+    "read-only",
+    "danger-full-access",
+    "high",
+    "gpt-x",
+    "2026-07-28",
+    "2025-11-25",
+    "1",
+    "true",
+]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    999,
+    1000,
+    7200000,
+    7200001,
+    2**31,
+    2**53 + 1,
+    2**63,
+    2**64,
+    10**40,
+    -(10**40),
+    0.5,
+    -0.0,
+    1e3,
+    1e308,
+    5e-324,
+]
 #: Pieces of text that stand for a value, in JSON or nearly.
-TOKENS = [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"-", b"01", b"1.", b"9" * 300, b"9" * 399,
-          b"9" * 400, b"-" + b"9" * 399, b"9" * 5000, b"tru", b"'a'", b'"\\ud800"', b'"\\u00"', b'"\x01"',
-          b'"\xff\xfe"', b'"\xed\xa0\x80"', b"[" * 60 + b"]" * 60, b"[]", b"{}", b"[" * 500 + b"]" * 500,
-          b"[" * 985 + b"]" * 985, b"[" * 100000, b'{"a":' * 990 + b"1" + b"}" * 990, b"{,}", b"\xef\xbb\xbf",
-          b'""', b"null", b"true", b"/**/1", b"1 2"]
-BYTES = [b"\x00", b"\n", b"\r", b"\t", b"\x0b", b"\xff", b"\xc3", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b'"',
-         b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\\u", b" ", b"0", b"-", b"\x7f"]
-WORDS = ["jsonrpc", "id", "method", "params", "result", "error", "name", "arguments", "_meta",
-         "progressToken", "prompt", "session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "sandbox",
-         "requestId", "protocolVersion", "clientInfo", "capabilities", "cursor", META + "protocolVersion",
-         META + "clientCapabilities", META + "clientInfo", "type", "thread_id", "item", "text", "usage",
-         "message", "items", "changes"]
-METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "notifications/initialized",
-           "notifications/cancelled", "logging/setLevel", "resources/list", "subscriptions/listen", "",
-           "\ud800", "tools/", "rpc.x"]
+TOKENS = [
+    b"NaN",
+    b"Infinity",
+    b"-Infinity",
+    b"1e999",
+    b"-1e999",
+    b"-",
+    b"01",
+    b"1.",
+    b"9" * 300,
+    b"9" * 399,
+    b"9" * 400,
+    b"-" + b"9" * 399,
+    b"9" * 5000,
+    b"tru",
+    b"'a'",
+    b'"\\ud800"',
+    b'"\\u00"',
+    b'"\x01"',
+    b'"\xff\xfe"',
+    b'"\xed\xa0\x80"',
+    b"[" * 60 + b"]" * 60,
+    b"[]",
+    b"{}",
+    b"[" * 500 + b"]" * 500,
+    b"[" * 985 + b"]" * 985,
+    b"[" * 100000,
+    b'{"a":' * 990 + b"1" + b"}" * 990,
+    b"{,}",
+    b"\xef\xbb\xbf",
+    b'""',
+    b"null",
+    b"true",
+    b"/**/1",
+    b"1 2",
+]
+BYTES = [
+    b"\x00",
+    b"\n",
+    b"\r",
+    b"\t",
+    b"\x0b",
+    b"\xff",
+    b"\xc3",
+    b"\xe2\x80\xa8",
+    b"\xef\xbb\xbf",
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\u",
+    b" ",
+    b"0",
+    b"-",
+    b"\x7f",
+]
+WORDS = [
+    "jsonrpc",
+    "id",
+    "method",
+    "params",
+    "result",
+    "error",
+    "name",
+    "arguments",
+    "_meta",
+    "progressToken",
+    "prompt",
+    "session_id",
+    "cwd",
+    "model",
+    "reasoning_effort",
+    "timeout_ms",
+    "sandbox",
+    "requestId",
+    "protocolVersion",
+    "clientInfo",
+    "capabilities",
+    "cursor",
+    META + "protocolVersion",
+    META + "clientCapabilities",
+    META + "clientInfo",
+    "type",
+    "thread_id",
+    "item",
+    "text",
+    "usage",
+    "message",
+    "items",
+    "changes",
+]
+METHODS = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "server/discover",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "logging/setLevel",
+    "resources/list",
+    "subscriptions/listen",
+    "",
+    "\ud800",
+    "tools/",
+    "rpc.x",
+]
 #: A value in an object of a line, roughly.
 VALUE = rb'(?<=:)\s*("(?:[^"\\]|\\.)*"|[-0-9.eE+]+|true|false|null|\{\}|\[\])'
 
@@ -109,11 +257,13 @@ class Maker:
         if kind == 4:
             return r.choice(WORDS + METHODS + SESSIONS)
         if kind == 5:
-            letters = [r.randrange(128), r.randrange(0x3000), r.randrange(0xd700, 0x11000)]
+            letters = [r.randrange(128), r.randrange(0x3000), r.randrange(0xD700, 0x11000)]
             return "".join(chr(r.choice(letters) + number) for number in range(r.randrange(12)))
         if kind == 6:
             return [self.value(depth - 1) for _ in range(r.randrange(4))]
-        return {r.choice(WORDS + STRINGS[:12]): self.value(depth - 1) for _ in range(r.randrange(5))}
+        return {
+            r.choice(WORDS + STRINGS[:12]): self.value(depth - 1) for _ in range(r.randrange(5))
+        }
 
     def maybe(self, value: Any, chance: float = 0.1) -> Any:
         """`value`, or by chance any other."""
@@ -124,18 +274,35 @@ class Maker:
         self.number += 1
         if r.random() < 0.05:
             return r.choice([7, "again", self.value(1)])
-        return r.choice([self.number, "c%d" % self.number, -self.number, 10 ** 25 + self.number,
-                         "c%d%s" % (self.number, r.choice(STRINGS[:18]))])
+        return r.choice(
+            [
+                self.number,
+                f"c{self.number}",
+                -self.number,
+                10**25 + self.number,
+                f"c{self.number}{r.choice(STRINGS[:18])}",
+            ]
+        )
 
     def arguments(self, tool: Any) -> Dict[str, Any]:
         """The arguments of a call, good ones but for chance."""
         r = self.random
-        good: Dict[str, Any] = {"codex_guard_plan": {"requirements": "r", "plan": "p"},
-                                "codex_guard_final": {"change_summary": "s"}}.get(tool, {"prompt": "p"})
-        good = {name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000]) for name in good}
-        for name, value in (("session_id", r.choice(SESSIONS)), ("cwd", self.work), ("model", "m-1"),
-                            ("timeout_ms", 60000), ("reasoning_effort", "low"), ("sandbox", "read-only"),
-                            ("constraints", "c")):
+        good: Dict[str, Any] = {
+            "codex_guard_plan": {"requirements": "r", "plan": "p"},
+            "codex_guard_final": {"change_summary": "s"},
+        }.get(tool, {"prompt": "p"})
+        good = {
+            name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000]) for name in good
+        }
+        for name, value in (
+            ("session_id", r.choice(SESSIONS)),
+            ("cwd", self.work),
+            ("model", "m-1"),
+            ("timeout_ms", 60000),
+            ("reasoning_effort", "low"),
+            ("sandbox", "read-only"),
+            ("constraints", "c"),
+        ):
             if r.random() < 0.12:
                 good[name] = value
         if r.random() < 0.85:  # most are refused, so that few processes are started
@@ -152,16 +319,24 @@ class Maker:
             arguments = self.arguments(tool if isinstance(tool, str) else "")
             params = {"name": tool, "arguments": self.maybe(arguments, 0.05)}
         elif method == "initialize":
-            params = {"protocolVersion": self.maybe(r.choice(LEGACY)), "capabilities": self.maybe({}),
-                      "clientInfo": self.maybe({"name": self.maybe("fuzz"), "version": "1"})}
+            params = {
+                "protocolVersion": self.maybe(r.choice(LEGACY)),
+                "capabilities": self.maybe({}),
+                "clientInfo": self.maybe({"name": self.maybe("fuzz"), "version": "1"}),
+            }
         elif method == "notifications/cancelled":
-            params = {"requestId": r.choice([self.number, "c%d" % self.number, self.number - 1, 7, "again",
-                                             self.value(1)])}
+            params = {
+                "requestId": r.choice(
+                    [self.number, f"c{self.number}", self.number - 1, 7, "again", self.value(1)]
+                )
+            }
         if r.random() < 0.3:
-            meta = {META + "protocolVersion": self.maybe("2026-07-28", 0.2),
-                    META + "clientCapabilities": self.maybe({}),
-                    META + "clientInfo": self.maybe({"name": "fuzz", "version": "1"}),
-                    "progressToken": self.maybe(self.number)}
+            meta = {
+                META + "protocolVersion": self.maybe("2026-07-28", 0.2),
+                META + "clientCapabilities": self.maybe({}),
+                META + "clientInfo": self.maybe({"name": "fuzz", "version": "1"}),
+                "progressToken": self.maybe(self.number),
+            }
             some = r.sample(sorted(meta), r.choice([1, 2, 3, 4, 4, 4]))
             params["_meta"] = self.maybe({key: meta[key] for key in some})
         if r.random() < 0.1:
@@ -198,9 +373,14 @@ class Maker:
         return line if kind < 0.65 else self.mutate(line)
 
     def encode(self, value: Any) -> bytes:
-        text = json.dumps(value, ensure_ascii=self.random.random() < 0.6,
-                          separators=self.random.choice([(",", ":"), (", ", ": "), (" ,\t", "\r:")]))
-        return text.encode("utf-8", "surrogatepass")  # raw surrogates are no UTF-8: the server must say so
+        text = json.dumps(
+            value,
+            ensure_ascii=self.random.random() < 0.6,
+            separators=self.random.choice([(",", ":"), (", ", ": "), (" ,\t", "\r:")]),
+        )
+        return text.encode(
+            "utf-8", "surrogatepass"
+        )  # raw surrogates are no UTF-8: the server must say so
 
     def noise(self) -> bytes:
         r = self.random
@@ -219,33 +399,65 @@ class Maker:
             elif kind == 1:
                 line = line[:at] + line[end:]
             elif kind == 2:
-                line = line[:at] + bytes([r.randrange(256)]) + line[at + 1:]
+                line = line[:at] + bytes([r.randrange(256)]) + line[at + 1 :]
             elif kind == 3:
                 line = line[:at] if r.random() < 0.3 else line[:end] + line[at:]
             else:  # a value gives way to a piece of text
                 values = list(re.finditer(VALUE, line))
                 if values:
                     chosen = r.choice(values)
-                    line = line[:chosen.start()] + r.choice(TOKENS) + line[chosen.end():]
+                    line = line[: chosen.start()] + r.choice(TOKENS) + line[chosen.end() :]
         return line
 
     # Codex's side
 
     def item(self) -> Dict[str, Any]:
         r = self.random
-        kind = r.choice(["agent_message", "reasoning", "command_execution", "file_change", "mcp_tool_call",
-                         "web_search", "todo_list", "error", "from_the_future"])
-        item = {"id": "item_1", "type": kind, "text": "t", "message": "m", "command": "/bin/bash -lc 'ls'",
-                "query": "q", "server": "s", "tool": "t", "changes": [{"path": "a/b", "kind": "update"}],
-                "items": [{"text": "one", "completed": True}, {"text": "two", "completed": False}]}
+        kind = r.choice(
+            [
+                "agent_message",
+                "reasoning",
+                "command_execution",
+                "file_change",
+                "mcp_tool_call",
+                "web_search",
+                "todo_list",
+                "error",
+                "from_the_future",
+            ]
+        )
+        item = {
+            "id": "item_1",
+            "type": kind,
+            "text": "t",
+            "message": "m",
+            "command": "/bin/bash -lc 'ls'",
+            "query": "q",
+            "server": "s",
+            "tool": "t",
+            "changes": [{"path": "a/b", "kind": "update"}],
+            "items": [{"text": "one", "completed": True}, {"text": "two", "completed": False}],
+        }
         for _ in range(r.choice([0, 0, 1, 2])):
             item[r.choice(sorted(item))] = self.value()
         return item
 
     def event(self) -> Any:
         r = self.random
-        kind = r.choice(["thread.started", "turn.started", "item.started", "item.updated", "item.completed",
-                         "item.completed", "turn.completed", "turn.failed", "error", "from.the.future"])
+        kind = r.choice(
+            [
+                "thread.started",
+                "turn.started",
+                "item.started",
+                "item.updated",
+                "item.completed",
+                "item.completed",
+                "turn.completed",
+                "turn.failed",
+                "error",
+                "from.the.future",
+            ]
+        )
         event: Dict[str, Any] = {"type": kind}
         if kind == "thread.started":
             event["thread_id"] = self.maybe(r.choice(SESSIONS + [SESSIONS[0].upper()]))
@@ -264,24 +476,49 @@ class Maker:
     def words(self) -> str:
         """What Codex may say of an error."""
         r = self.random
-        return "".join(r.choice([
-            "Error: thread/resume: no rollout found for thread id x\n", "unknown variant ",
-            "\nStack backtrace:\n   0: <unknown>\n", "thread x already has an active writer\n",
-            '{"error":{"message":"deep"}}', '{"message":{', "}", "WARNING: a\n",
-            "2026-11-24T05:34:47Z ERROR codex_core::session: b\n",
-            "\x1b[31mred\x1b[0m", "\n", " " * 50, "\n" * 200, "{" * 200, "401", "model", "\x1b[" * 50,
-            r.choice(STRINGS)]) for _ in range(r.randrange(6)))
+        return "".join(
+            r.choice(
+                [
+                    "Error: thread/resume: no rollout found for thread id x\n",
+                    "unknown variant ",
+                    "\nStack backtrace:\n   0: <unknown>\n",
+                    "thread x already has an active writer\n",
+                    '{"error":{"message":"deep"}}',
+                    '{"message":{',
+                    "}",
+                    "WARNING: a\n",
+                    "2026-11-24T05:34:47Z ERROR codex_core::session: b\n",
+                    "\x1b[31mred\x1b[0m",
+                    "\n",
+                    " " * 50,
+                    "\n" * 200,
+                    "{" * 200,
+                    "401",
+                    "model",
+                    "\x1b[" * 50,
+                    r.choice(STRINGS),
+                ]
+            )
+            for _ in range(r.randrange(6))
+        )
 
     def noise_event(self) -> bytes:
         """A line that must change nothing about a turn that goes well."""
         r = self.random
         if r.random() < 0.6:
-            return r.choice([b"", b"plain text", b"\xff\xfe", b"[]", b"7", b'"type"', b"{}", b'{"type":7}'])
-        return json.dumps(r.choice([
-            {"type": "from.the.future", "item": self.value()},
-            {"type": "item.completed", "item": {"type": "from_the_future", "text": "x"}},
-            {"type": "item.started", "item": {"type": "agent_message", "text": "not yet"}},
-            {"type": "item.completed", "item": self.value(1)}])).encode()
+            return r.choice(
+                [b"", b"plain text", b"\xff\xfe", b"[]", b"7", b'"type"', b"{}", b'{"type":7}']
+            )
+        return json.dumps(
+            r.choice(
+                [
+                    {"type": "from.the.future", "item": self.value()},
+                    {"type": "item.completed", "item": {"type": "from_the_future", "text": "x"}},
+                    {"type": "item.started", "item": {"type": "agent_message", "text": "not yet"}},
+                    {"type": "item.completed", "item": self.value(1)},
+                ]
+            )
+        ).encode()
 
     def stream(self) -> Stream:
         """What Codex writes in one run: a turn that goes well, one that must fail, or anything."""
@@ -306,8 +543,15 @@ class Maker:
             lines.append(self.mutate(line) if r.random() < 0.2 else line)
         if r.random() < 0.01:
             long = r.choice(["\n", "\n ", "{", "}", "\x1b[0", "sh -c '", "a"]) * 60000
-            lines.append(json.dumps({"type": r.choice(["error", "turn.failed"]), "message": "{\n" * 60000,
-                                     "error": {"message": long}}).encode())
+            lines.append(
+                json.dumps(
+                    {
+                        "type": r.choice(["error", "turn.failed"]),
+                        "message": "{\n" * 60000,
+                        "error": {"message": long},
+                    }
+                ).encode()
+            )
         return Stream(r.choice([None, SESSIONS[0]]), tuple(lines), stderr, ending)
 
     def spoil(self, events: List[Dict[str, Any]], session: str, expected: Optional[str]) -> None:
@@ -320,9 +564,21 @@ class Maker:
         elif way == 1:
             del events[r.choice([0, 2, 3])]
         elif way == 2:
-            events[0]["thread_id"] = r.choice([
-                "", "x", "last", "../" + session, session[:-1], session + "0", session + "\n", " " + session,
-                session.replace("-", ""), 7, None])
+            events[0]["thread_id"] = r.choice(
+                [
+                    "",
+                    "x",
+                    "last",
+                    "../" + session,
+                    session[:-1],
+                    session + "0",
+                    session + "\n",
+                    " " + session,
+                    session.replace("-", ""),
+                    7,
+                    None,
+                ]
+            )
         elif way == 3:
             events.insert(r.randrange(1, 4), dict(events[0], thread_id=other))
         elif way == 4 and expected:
@@ -334,9 +590,15 @@ class Maker:
 
 
 def good_turn(session: str, reply: str) -> List[Dict[str, Any]]:
-    return [{"type": "thread.started", "thread_id": session}, {"type": "turn.started"},
-            {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": reply}},
-            {"type": "turn.completed", "usage": {"input_tokens": 1}}]
+    return [
+        {"type": "thread.started", "thread_id": session},
+        {"type": "turn.started"},
+        {
+            "type": "item.completed",
+            "item": {"id": "item_1", "type": "agent_message", "text": reply},
+        },
+        {"type": "turn.completed", "usage": {"input_tokens": 1}},
+    ]
 
 
 class Stream(NamedTuple):
@@ -350,9 +612,9 @@ class Stream(NamedTuple):
     reply: str = ""
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the ledger: what a client's lines must get
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Any:
@@ -423,7 +685,9 @@ class Ledger:
             self._due("null", sure=sure)
         else:
             key = json.dumps(value["id"])
-            repeated = self.most[key] > 0  # while the first is in flight, the second is refused under null
+            repeated = (
+                self.most[key] > 0
+            )  # while the first is in flight, the second is refused under null
             self._due(key, *(["null"] if repeated else []), sure=sure)
             if well_made:
                 self.requests += 1
@@ -454,8 +718,9 @@ class Ledger:
         """Notes an answer. Raises Violation if it is one too many."""
         self.came[key] += 1
         if self.came[key] > self.most[key] or sum(self.came.values()) > self.total_most:
-            raise Violation("answer number %d under id %s; at most %d are due there, %d of %d in all came" % (
-                self.came[key], key[:200], self.most[key], sum(self.came.values()), self.total_most))
+            raise Violation(
+                f"answer number {self.came[key]} under id {key[:200]}; at most {self.most[key]} are due there, {sum(self.came.values())} of {self.total_most} in all came"
+            )
 
     def missing(self) -> str:
         """What has not come of all that is surely due, "" if nothing."""
@@ -463,13 +728,12 @@ class Ledger:
         total = sum(self.came.values())
         if not missing and total >= self.total_least:
             return ""
-        return "%d answers, at least %d are due; none or too few under the ids %s" % (
-            total, self.total_least, ", ".join(key[:100] for key in missing[:5]) or "(not known which)")
+        return f"{total} answers, at least {self.total_least} are due; none or too few under the ids {', '.join(key[:100] for key in missing[:5]) or '(not known which)'}"
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the live server
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def check_message(line: bytes) -> List[Dict[str, Any]]:
@@ -477,45 +741,49 @@ def check_message(line: bytes) -> List[Dict[str, Any]]:
     try:
         value = parse(line.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise Violation("a line of output is not one JSON in ASCII (%s): %r" % (error, line[:300])) from None
+        raise Violation(
+            f"a line of output is not one JSON in ASCII ({error}): {line[:300]!r}"
+        ) from None
     if not line.endswith(b"\n"):
-        raise Violation("the last line of output has no end: %r" % line[-200:])
+        raise Violation(f"the last line of output has no end: {line[-200:]!r}")
     messages = value if isinstance(value, list) else [value]
     for one in messages:
         if not isinstance(one, dict) or one.get("jsonrpc") != "2.0":
-            raise Violation("not a message of JSON-RPC: %r" % line[:300])
+            raise Violation(f"not a message of JSON-RPC: {line[:300]!r}")
         if one.get("method") == "notifications/progress":
             params = one.get("params", {})
             sound = is_id(params.get("progressToken")) and isinstance(params.get("message"), str)
             if "id" in one or not sound:
-                raise Violation("a bad notification of progress: %r" % line[:300])
+                raise Violation(f"a bad notification of progress: {line[:300]!r}")
         elif "method" in one or ("result" in one) == ("error" in one) or "id" not in one:
-            raise Violation("neither a response nor progress: %r" % line[:300])
+            raise Violation(f"neither a response nor progress: {line[:300]!r}")
         elif "error" in one:
             error = one["error"]
             if type(error.get("code")) is not int or not isinstance(error.get("message"), str):
-                raise Violation("a bad error: %r" % line[:300])
+                raise Violation(f"a bad error: {line[:300]!r}")
             if error["code"] == -32603:
-                raise Violation("an internal error: %r" % line[:400])
+                raise Violation(f"an internal error: {line[:400]!r}")
         elif not isinstance(one["result"], dict) or one["id"] is None:
-            raise Violation("a bad result: %r" % line[:300])
+            raise Violation(f"a bad result: {line[:300]!r}")
     if isinstance(value, list) and (not value or any("method" in one for one in value)):
-        raise Violation("a bad batch: %r" % line[:300])
+        raise Violation(f"a bad batch: {line[:300]!r}")
     return messages
 
 
 def check_result(result: Dict[str, Any]) -> str:
     """Checks the result of a tool call, and says what became of it. Raises Violation."""
     content, text = result["content"], ""
-    if content and all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in content):
+    if content and all(
+        isinstance(one, dict) and isinstance(one.get("text"), str) for one in content
+    ):
         text = content[0]["text"]
     failed = result.get("isError", False)
     if not text or ("structuredContent" in result) == failed:
-        raise Violation("a bad tool result: %.400r" % result)
+        raise Violation(f"a bad tool result: {result!r:.400}")
     if not failed:
         return "succeeded"
     if "The server failed" in text:
-        raise Violation("an internal error: %.400r" % text)
+        raise Violation(f"an internal error: {text!r:.400}")
     return "refused" if text.startswith("Nothing was sent") else "failed in Codex"
 
 
@@ -524,16 +792,18 @@ class Live:
 
     def __init__(self, env: Dict[str, str]) -> None:
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, PROGRAM], env=env, stdin=pipe, stdout=pipe,
-                                        stderr=pipe)
+        self.process = subprocess.Popen(
+            [sys.executable, PROGRAM], env=env, stdin=pipe, stdout=pipe, stderr=pipe
+        )
         self.output: queue.Queue[Optional[bytes]] = queue.Queue()
         self.errors = b""
         self.syncs = 0
         self.ledger = Ledger()
         self.calls: Counter[str] = Counter()
         self.tools: Any = None
-        self.workers = [threading.Thread(target=work, daemon=True)
-                        for work in (self._read, self._read_errors)]
+        self.workers = [
+            threading.Thread(target=work, daemon=True) for work in (self._read, self._read_errors)
+        ]
         for worker in self.workers:
             worker.start()
 
@@ -549,7 +819,7 @@ class Live:
     def chunk(self, lines: List[bytes], bound: float = BOUND) -> Ledger:
         """Sends lines, waits for all that is due and checks all that comes. Raises Violation."""
         self.syncs += 1
-        sync = "sync-%d" % self.syncs
+        sync = f"sync-{self.syncs}"
         last = {"jsonrpc": "2.0", "id": sync, "method": "tools/list"}
         data = b"\n".join(lines + [json.dumps(last).encode()])
         self.ledger = Ledger(self.ledger)
@@ -562,9 +832,11 @@ class Live:
             try:
                 line = self.output.get(timeout=max(0.01, end - time.monotonic()))
             except queue.Empty:
-                raise Violation("no answer for %g s: %s" % (bound, self.ledger.missing())) from None
+                raise Violation(f"no answer for {bound:g} s: {self.ledger.missing()}") from None
             if line is None:
-                raise Violation("the server ended with %r: %s" % (self.process.wait(), self._last_words()))
+                raise Violation(
+                    f"the server ended with {self.process.wait()!r}: {self._last_words()}"
+                )
             if self._take(line, sync):
                 end = time.monotonic() + bound
         sender.join(bound)
@@ -593,7 +865,7 @@ class Live:
         if self.tools is None and [tool["name"] for tool in tools or []] == list(TOOLS):
             self.tools = tools
         if not tools or tools != self.tools:
-            raise Violation("tools/list is not answered as at first: %r" % message)
+            raise Violation(f"tools/list is not answered as at first: {message!r}")
 
     def _last_words(self) -> str:
         return self.errors.decode("utf-8", "replace")[-1500:]
@@ -611,13 +883,15 @@ class Live:
         try:
             code = self.process.wait(10)
         except subprocess.TimeoutExpired:
-            raise Violation("the server did not leave within 10 s of the end of its input") from None
+            raise Violation(
+                "the server did not leave within 10 s of the end of its input"
+            ) from None
         for worker in self.workers:
             worker.join(5)
         for line in iter(lambda: self.output.get(timeout=5), None):
             self._take(line)
         if code != 0 or b"Traceback" in self.errors or b"internal error" in self.errors:
-            raise Violation("the server left with %d: %s" % (code, self._last_words()))
+            raise Violation(f"the server left with {code}: {self._last_words()}")
 
     def kill(self) -> None:
         """Leaves nothing behind, whatever happened."""
@@ -628,17 +902,26 @@ class Live:
 
 def environment(root: str, kind: int) -> Dict[str, str]:
     """The environment of a server. Its Codex fails at once, is silent, is missing, or is the fake one."""
-    codex = [shutil.which("false"), shutil.which("true"), os.path.join(root, "nothing"), FAKE][kind % 4]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("CODEX", "FAKE_"))}
-    env.update(CODEX_BIN=codex or FAKE, CODEX_HOME=os.path.join(root, "home"),
-               FAKE_CODEX_DIR=os.path.join(root, "notes"), CODEX_MCP_CWD=os.path.join(root, "work"),
-               CODEX_MCP_TIMEOUT_MS="60000", FAKE_CODEX_VERSION="0.169.0")
+    codex = [shutil.which("false"), shutil.which("true"), os.path.join(root, "nothing"), FAKE][
+        kind % 4
+    ]
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CODEX", "FAKE_"))
+    }
+    env.update(
+        CODEX_BIN=codex or FAKE,
+        CODEX_HOME=os.path.join(root, "home"),
+        FAKE_CODEX_DIR=os.path.join(root, "notes"),
+        CODEX_MCP_CWD=os.path.join(root, "work"),
+        CODEX_MCP_TIMEOUT_MS="60000",
+        FAKE_CODEX_VERSION="0.169.0",
+    )
     return env
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # the turn
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def check_stream(stream: Stream) -> str:
@@ -648,7 +931,7 @@ def check_stream(stream: Stream) -> str:
     try:
         for line in stream.lines:
             if not isinstance(turn.feed(line), str):
-                raise Violation("progress that is no text, at %r" % line[:300])
+                raise Violation(f"progress that is no text, at {line[:300]!r}")
         turn.result(stream.stderr, stream.ending)
     except program.SessionBusy as error:
         ended, text = "busy", str(error)
@@ -657,50 +940,57 @@ def check_stream(stream: Stream) -> str:
     except Violation:
         raise
     except Exception as error:
-        raise Violation("%s: %s" % (type(error).__name__, error)) from None
+        raise Violation(f"{type(error).__name__}: {error}") from None
     took = time.monotonic() - begin
     if took > STREAM_BOUND:
-        raise Violation("the turn took %.1f s" % took)
+        raise Violation(f"the turn took {took:.1f} s")
     if ended != "success" and not text.strip():
         raise Violation("a failure without a word")
-    if not (turn.session_id is None or isinstance(turn.session_id, str) and UUID.fullmatch(turn.session_id)):
-        raise Violation("session_id is %r" % (turn.session_id,))
+    if not (
+        turn.session_id is None
+        or isinstance(turn.session_id, str)
+        and UUID.fullmatch(turn.session_id)
+    ):
+        raise Violation(f"session_id is {turn.session_id!r}")
     if not (turn.reply is None or isinstance(turn.reply, str)):
-        raise Violation("reply is %r" % (turn.reply,))
+        raise Violation(f"reply is {turn.reply!r}")
     if not (turn.usage is None or isinstance(turn.usage, dict)):
-        raise Violation("usage is %r" % (turn.usage,))
+        raise Violation(f"usage is {turn.usage!r}")
     if not all(isinstance(warning, str) for warning in turn.warnings):
-        raise Violation("warnings are %r" % (turn.warnings,))
+        raise Violation(f"warnings are {turn.warnings!r}")
     try:
         json.dumps([turn.usage, turn.reply, turn.warnings], allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise Violation("no JSON can be made of it (%s): usage %.200r" % (error, turn.usage)) from None
+        raise Violation(f"no JSON can be made of it ({error}): usage {turn.usage!r:.200}") from None
     if ended == "success" and not (turn.session_id and turn.reply):
-        raise Violation("a success with session %r and reply %r" % (turn.session_id, turn.reply))
+        raise Violation(f"a success with session {turn.session_id!r} and reply {turn.reply!r}")
     if ended == "success" and stream.expected not in (None, turn.session_id):
-        raise Violation("a success from another session: %s" % turn.session_id)
+        raise Violation(f"a success from another session: {turn.session_id}")
     if stream.good is False and ended == "success":
         raise Violation("a success of what must fail")
     # Lone surrogates, which UTF-8 can't carry, give way; pairs become the one character that they stand for.
     reply = re.sub("[\ud800-\udfff]", "\ufffd", json.loads(json.dumps(stream.reply)))
     if stream.good and (ended != "success" or turn.reply != reply):
-        raise Violation("a turn that went well was a %s, with the reply %.500r instead of %.500r (%.500s)" % (
-            ended, turn.reply, reply, text))
+        raise Violation(
+            f"a turn that went well was a {ended}, with the reply {turn.reply!r:.500} instead of {reply!r:.500} ({text!s:.500})"
+        )
     return ended
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # shrinking, and the run
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def smaller(items: Tuple[Any, ...], fails: Callable[[Tuple[Any, ...]], bool], end: float) -> Tuple[Any, ...]:
+def smaller(
+    items: Tuple[Any, ...], fails: Callable[[Tuple[Any, ...]], bool], end: float
+) -> Tuple[Any, ...]:
     """Leaves out of `items` (lines, or bytes of a line) what `fails` does not need, until `end`."""
     size = len(items) // 2
     while size and time.monotonic() < end:
         at = 0
         while at < len(items) and time.monotonic() < end:
-            less = items[:at] + items[at + size:]
+            less = items[:at] + items[at + size :]
             if fails(less):
                 items = less
             else:
@@ -714,20 +1004,30 @@ def shrink(lines: List[bytes], why: Callable[[List[bytes]], Optional[str]]) -> L
     end = time.monotonic() + SHRINK_TIME
     few = list(smaller(tuple(lines), lambda some: why(list(some)) is not None, end))
     for index in range(len(few)):
+
         def fails(some: Tuple[Any, ...]) -> bool:
-            return why(few[:index] + [bytes(some)] + few[index + 1:]) is not None
+            return why(few[:index] + [bytes(some)] + few[index + 1 :]) is not None
+
         few[index] = bytes(smaller(tuple(few[index]), fails, end))
     return few
 
 
 def show(lines: List[bytes]) -> str:
-    return "\n".join("    %r%s" % (line[:400], " ... (%d bytes)" % len(line) if len(line) > 400 else "")
-                     for line in lines)
+    return "\n".join(
+        f"    {line[:400]!r}{f' ... ({len(line)} bytes)' if len(line) > 400 else ''}"
+        for line in lines
+    )
 
 
 def hello(revision: str) -> bytes:
-    params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "fuzz", "version": "1"}}
-    return json.dumps({"jsonrpc": "2.0", "id": "begin", "method": "initialize", "params": params}).encode()
+    params = {
+        "protocolVersion": revision,
+        "capabilities": {},
+        "clientInfo": {"name": "fuzz", "version": "1"},
+    }
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": "begin", "method": "initialize", "params": params}
+    ).encode()
 
 
 def fuzz_lines(cases: int, maker: Maker, root: str) -> Counter[str]:
@@ -754,12 +1054,13 @@ def fuzz_lines(cases: int, maker: Maker, root: str) -> Counter[str]:
         finally:
             live.kill()
         counts.update(live.calls)
-        progress("%d of %d lines" % (counts["lines"], cases))
+        progress(f"{counts['lines']} of {cases} lines")
     return counts
 
 
 def reproduction(before: List[bytes], lines: List[bytes], env: Dict[str, str], seen: str) -> str:
     """Cuts a chunk, if need be with the one before it, down to what a new server still fails on."""
+
     def why(some: List[bytes]) -> Optional[str]:
         live = Live(env)
         try:
@@ -771,14 +1072,12 @@ def reproduction(before: List[bytes], lines: List[bytes], env: Dict[str, str], s
         finally:
             live.kill()
 
-    print("\n  violation, shrinking it: %s" % seen[:500], flush=True)
+    print(f"\n  violation, shrinking it: {seen[:500]}", flush=True)
     for some in (lines, before + lines):
         if why(some):
             some = shrink(some, why)
-            return "%s\n  cut down: %s\n  lines that show it (CODEX_BIN=%s):\n%s" % (
-                seen, why(some) or "not seen in the last try", env["CODEX_BIN"], show(some))
-    return "%s\n  not seen again on a new server (CODEX_BIN=%s); the lines were\n%s" % (
-        seen, env["CODEX_BIN"], show(lines))
+            return f"{seen}\n  cut down: {why(some) or 'not seen in the last try'}\n  lines that show it (CODEX_BIN={env['CODEX_BIN']}):\n{show(some)}"
+    return f"{seen}\n  not seen again on a new server (CODEX_BIN={env['CODEX_BIN']}); the lines were\n{show(lines)}"
 
 
 def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
@@ -796,67 +1095,79 @@ def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
         stream = maker.stream()
         seen = why(stream)
         if seen:
-            print("\n  violation, shrinking it: %s" % seen[:500], flush=True)
+            print(f"\n  violation, shrinking it: {seen[:500]}", flush=True)
             if why(stream._replace(stderr="")):
                 stream = stream._replace(stderr="")
             if why(stream._replace(good=None)):  # else each line may be what makes it good
                 stream = stream._replace(good=None)
-                few = shrink(list(stream.lines), lambda some: why(stream._replace(lines=tuple(some))))
+                few = shrink(
+                    list(stream.lines), lambda some: why(stream._replace(lines=tuple(some)))
+                )
                 stream = stream._replace(lines=tuple(few))
-            raise Violation("%s\n  cut down: %s\n  Turn(%r), result(%.1000r%s, %r) with the lines\n%s" % (
-                seen, why(stream) or "not seen in the last try", stream.expected, stream.stderr,
-                " ... (%d)" % len(stream.stderr) if len(stream.stderr) > 1000 else "", stream.ending,
-                show(list(stream.lines))))
+            raise Violation(
+                f"{seen}\n  cut down: {why(stream) or 'not seen in the last try'}\n  Turn({stream.expected!r}), result({stream.stderr!r:.1000}{f' ... ({len(stream.stderr)})' if len(stream.stderr) > 1000 else ''}, {stream.ending!r}) with the lines\n{show(list(stream.lines))}"
+            )
         counts["streams"] += 1
         counts["events"] += len(stream.lines)
         counts["good"] += stream.good is True
         counts["spoilt"] += stream.good is False
         if number % 5000 == 0:
-            progress("%d of %d streams" % (number, cases))
+            progress(f"{number} of {cases} streams")
     return counts
 
 
 def progress(text: str) -> None:
     if sys.stdout.isatty():
-        print("\r\x1b[K  %s" % text, end="", flush=True)
+        print(f"\r\x1b[K  {text}", end="", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=400000, help="how many, lines and streams together")
+    parser.add_argument(
+        "--cases", type=int, default=400000, help="how many, lines and streams together"
+    )
     parser.add_argument("--seed", type=int, default=None, help="for the same cases again")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     sys.setrecursionlimit(3000)  # the ledger must be able to read all that a server may
     streams = options.cases // 3
-    print("fuzz: %d cases, Python %s, --seed %d" % (options.cases, sys.version.split()[0], seed), flush=True)
+    print(
+        f"fuzz: {options.cases} cases, Python {sys.version.split()[0]}, --seed {seed}",
+        flush=True,
+    )
     begin, bad = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:
         for name in ("home", "work", "notes"):
             os.mkdir(os.path.join(root, name))
         try:
-            maker = Maker("lines %d" % seed, os.path.join(root, "work"))
+            maker = Maker(f"lines {seed}", os.path.join(root, "work"))
             got = fuzz_lines(options.cases - streams, maker, root)
-            print("\r  client lines:  %(lines)d sent to %(servers)d servers; "
-                  "%(valid requests)d valid requests, %(answers)d answers\n"
-                  "                 tool calls: %(refused)d refused for their arguments, "
-                  "%(failed in Codex)d failed, %(succeeded)d succeeded\n"
-                  "                 nothing lost, nothing doubled, every line of output sound, "
-                  "all servers left with 0" % got, flush=True)
+            print(
+                f"\r  client lines:  {got['lines']} sent to {got['servers']} servers; "
+                f"{got['valid requests']} valid requests, {got['answers']} answers\n"
+                f"                 tool calls: {got['refused']} refused for their arguments, "
+                f"{got['failed in Codex']} failed, {got['succeeded']} succeeded\n"
+                "                 nothing lost, nothing doubled, every line of output sound, "
+                "all servers left with 0",
+                flush=True,
+            )
         except Violation as violation:
             bad += 1
-            print("\nVIOLATION (client lines): %s" % violation, flush=True)
+            print(f"\nVIOLATION (client lines): {violation}", flush=True)
         try:
-            got = fuzz_streams(streams, Maker("streams %d" % seed, os.path.join(root, "work")))
-            print("\r  event streams: %(streams)d with %(events)d lines; "
-                  "%(success)d successes, %(failure)d failures, %(busy)d busy, nothing else\n"
-                  "                 the %(good)d turns that went well succeeded, "
-                  "the %(spoilt)d spoilt ones failed" % got)
+            got = fuzz_streams(streams, Maker(f"streams {seed}", os.path.join(root, "work")))
+            print(
+                f"\r  event streams: {got['streams']} with {got['events']} lines; "
+                f"{got['success']} successes, {got['failure']} failures, {got['busy']} busy, "
+                "nothing else\n"
+                f"                 the {got['good']} turns that went well succeeded, "
+                f"the {got['spoilt']} spoilt ones failed"
+            )
         except Violation as violation:
             bad += 1
-            print("\nVIOLATION (event streams): %s" % violation)
-    print("%s in %.0f s" % ("all %d cases survived" % options.cases if not bad else "%d violations" % bad,
-                            time.monotonic() - begin))
+            print(f"\nVIOLATION (event streams): {violation}")
+    outcome = f"{bad} violations" if bad else f"all {options.cases} cases survived"
+    print(f"{outcome} in {time.monotonic() - begin:.0f} s")
     return 1 if bad else 0
 
 

@@ -10,6 +10,7 @@ and after the last of them a text that quotes what the tools answered. A tool th
 first is asked for with its own search tool. Every request body is kept in `requests`; `results` has what came
 back. Standard library only.
 """
+
 from __future__ import annotations
 
 import json
@@ -51,15 +52,22 @@ def tool_results(body: Dict[str, Any]) -> List[str]:
                 searches.add(block.get("id"))
             elif kind == "tool_result" and block.get("tool_use_id") not in searches:
                 found.append(text_of(block))
-            elif kind == "text" and message.get("role") == "user" and "CLAUDE:CALL" in text_of(block):
+            elif (
+                kind == "text" and message.get("role") == "user" and "CLAUDE:CALL" in text_of(block)
+            ):
                 found = []
     return found
 
 
 def answer(body: Dict[str, Any]) -> Dict[str, Any]:
     """The content block of the answer to a request."""
-    texts = [text_of(b) for m in body.get("messages", []) if m.get("role") == "user" for b in blocks(m)
-             if b.get("type") == "text"]
+    texts = [
+        text_of(b)
+        for m in body.get("messages", [])
+        if m.get("role") == "user"
+        for b in blocks(m)
+        if b.get("type") == "text"
+    ]
     last = next((text for text in reversed(texts) if "CLAUDE:CALL" in text), "")
     steps = re.findall(r"^CLAUDE:CALL (\S+) (.*)$", last, re.MULTILINE)
     done = tool_results(body)
@@ -71,8 +79,10 @@ def answer(body: Dict[str, Any]) -> Dict[str, Any]:
     if sessions:
         arguments = arguments.replace("SESSION", sessions[-1])
     name = next((name for name in names if name.endswith(wanted)), None)
-    use = {"type": "tool_use", "id": "toolu_%s" % uuid.uuid4().hex}
-    searched = any(block.get("name") == "ToolSearch" for m in body["messages"][-2:] for block in blocks(m))
+    use = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}"}
+    searched = any(
+        block.get("name") == "ToolSearch" for m in body["messages"][-2:] for block in blocks(m)
+    )
     if name is None and "ToolSearch" in names and not searched:
         return dict(use, name="ToolSearch", input={"query": wanted, "max_results": 5})
     return dict(use, name=name or wanted, input=json.loads(arguments))
@@ -86,16 +96,29 @@ def events(block: Dict[str, Any], model: str) -> bytes:
         start = dict(block, input={})
         delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
     reason = "tool_use" if block["type"] == "tool_use" else "end_turn"
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
-               "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
-    stream = [{"type": "message_start", "message": message},
-              {"type": "content_block_start", "index": 0, "content_block": start},
-              {"type": "content_block_delta", "index": 0, "delta": delta},
-              {"type": "content_block_stop", "index": 0},
-              {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None},
-               "usage": {"output_tokens": 5}},
-              {"type": "message_stop"}]
-    return "".join("event: %s\ndata: %s\n\n" % (e["type"], json.dumps(e)) for e in stream).encode()
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 10, "output_tokens": 1},
+    }
+    stream = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": start},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": None},
+            "usage": {"output_tokens": 5},
+        },
+        {"type": "message_stop"},
+    ]
+    return "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in stream).encode()
 
 
 class LoopbackClaude:
@@ -107,7 +130,10 @@ class LoopbackClaude:
 
         class Handler(LoopbackHandler):
             def _not_here(self) -> None:
-                error = {"type": "error", "error": {"type": "not_found_error", "message": "no such path"}}
+                error = {
+                    "type": "error",
+                    "error": {"type": "not_found_error", "message": "no such path"},
+                }
                 self._send(404, "application/json", json.dumps(error).encode())
 
             def do_HEAD(self) -> None:
@@ -127,10 +153,16 @@ class LoopbackClaude:
                 block, model = answer(body), str(body.get("model"))
                 if body.get("stream"):
                     return self._send(200, "text/event-stream", events(block, model))
-                whole = {"id": "msg_1", "type": "message", "role": "assistant", "model": model,
-                         "content": [block],
-                         "stop_reason": "tool_use" if block["type"] == "tool_use" else "end_turn",
-                         "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 5}}
+                whole = {
+                    "id": "msg_1",
+                    "type": "message",
+                    "role": "assistant",
+                    "model": model,
+                    "content": [block],
+                    "stop_reason": "tool_use" if block["type"] == "tool_use" else "end_turn",
+                    "stop_sequence": None,
+                    "usage": {"input_tokens": 10, "output_tokens": 5},
+                }
                 self._send(200, "application/json", json.dumps(whole).encode())
 
         class Server(ThreadingHTTPServer):
@@ -140,7 +172,7 @@ class LoopbackClaude:
                 pass
 
         self.server = Server(("127.0.0.1", port), Handler)
-        self.url = "http://127.0.0.1:%d" % self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     @property
     def results(self) -> List[str]:

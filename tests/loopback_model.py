@@ -54,13 +54,21 @@ def text_of(item: Dict[str, Any]) -> str:
 def user_messages(body: Dict[str, Any]) -> List[str]:
     """The messages that a user sent, without the context that Codex adds in the user's name."""
     texts = [
-        text_of(i) for i in body.get("input", []) if i.get("type") == "message" and i.get("role") == "user"
+        text_of(i)
+        for i in body.get("input", [])
+        if i.get("type") == "message" and i.get("role") == "user"
     ]
     return [
         t
         for t in texts
         if not t.lstrip().startswith(
-            ("<environment_context>", "<user_instructions>", "# AGENTS.md", "<permissions", "<turn_aborted>")
+            (
+                "<environment_context>",
+                "<user_instructions>",
+                "# AGENTS.md",
+                "<permissions",
+                "<turn_aborted>",
+            )
         )
     ]
 
@@ -68,7 +76,9 @@ def user_messages(body: Dict[str, Any]) -> List[str]:
 def named_tool(body: Dict[str, Any], name: str) -> Dict[str, str]:
     """How a request calls the tool `name`: 0.77.0 lists `mcp__SERVER__NAME`, 0.169.0 NAME in a namespace."""
     for tool in body.get("tools", []):
-        if tool.get("type") == "namespace" and name in [inner.get("name") for inner in tool.get("tools", [])]:
+        if tool.get("type") == "namespace" and name in [
+            inner.get("name") for inner in tool.get("tools", [])
+        ]:
             return {"namespace": tool["name"], "name": name}
         if str(tool.get("name")).split("__")[-1] == name:
             return {"name": tool["name"]}
@@ -90,11 +100,17 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
         if after_user[index].get("role") == "user" and last and text_of(after_user[index]) == last:
             after_user = after_user[index:]
             break
-    ran = any(i.get("type") in ("function_call_output", "local_shell_call_output") for i in after_user)
+    ran = any(
+        i.get("type") in ("function_call_output", "local_shell_call_output") for i in after_user
+    )
     items: List[Dict[str, Any]] = []
     if "THINK" in found and not ran:
         items.append(
-            {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": found["THINK"]}]}
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": found["THINK"]}],
+            }
         )
     if ("RUN" in found or "ASK" in found) and not ran:
         names = [t.get("name") for t in body.get("tools", [])]
@@ -110,7 +126,7 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
             {
                 "type": "function_call",
                 "id": "fc_1",
-                "call_id": "call_%d" % len(after_user),
+                "call_id": f"call_{len(after_user)}",
                 "name": name,
                 "arguments": arguments,
             }
@@ -122,7 +138,7 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
                 {
                     "type": "function_call",
                     "id": "fc_1",
-                    "call_id": "call_%d" % len(after_user),
+                    "call_id": f"call_{len(after_user)}",
                     "arguments": arguments or "{}",
                 },
                 **named_tool(body, name),
@@ -130,12 +146,9 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
         )
     else:
         own_words = last.rstrip().splitlines()[-1] if last else ""
-        reply = found.get(
-            "SAY"
-        ) or "This is message %d of the conversation; before it I said %s. You wrote: %s" % (
-            len(users),
-            json.dumps([s[:60] for s in said[-3:]]),
-            own_words[:200],
+        reply = (
+            found.get("SAY")
+            or f"This is message {len(users)} of the conversation; before it I said {json.dumps([s[:60] for s in said[-3:]])}. You wrote: {own_words[:200]}"
         )
         items.append(
             {
@@ -178,15 +191,21 @@ class LoopbackModel:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 if not self.path.endswith("/responses"):
-                    return self._send(404, "application/json", b'{"error": {"message": "no such path"}}')
+                    return self._send(
+                        404, "application/json", b'{"error": {"message": "no such path"}}'
+                    )
                 body = json.loads(raw)
                 model.requests.append(body)
                 answer = plan(body)
                 model.stopped.wait(answer["wait"])
                 try:
                     if answer["fail"]:
-                        error = {"error": {"message": "the model is on strike", "type": "server_error"}}
-                        return self._send(answer["fail"], "application/json", json.dumps(error).encode())
+                        error = {
+                            "error": {"message": "the model is on strike", "type": "server_error"}
+                        }
+                        return self._send(
+                            answer["fail"], "application/json", json.dumps(error).encode()
+                        )
                     self._send(200, "text/event-stream", events(answer["items"]))
                 except OSError:
                     pass
@@ -199,7 +218,7 @@ class LoopbackModel:
 
         self.stopped = threading.Event()
         self.server = Server(("127.0.0.1", port), Handler)
-        self.url = "http://127.0.0.1:%d/v1" % self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
     def __enter__(self) -> LoopbackModel:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -223,7 +242,7 @@ def events(items: List[Dict[str, Any]]) -> bytes:
     stream: List[Dict[str, Any]] = [{"type": "response.created", "response": {"id": "resp_1"}}]
     stream += [{"type": "response.output_item.done", "item": item} for item in items]
     stream.append({"type": "response.completed", "response": {"id": "resp_1", "usage": usage}})
-    return "".join("event: %s\ndata: %s\n\n" % (e["type"], json.dumps(e)) for e in stream).encode()
+    return "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in stream).encode()
 
 
 def write_codex_home(home: str, url: str, more: str = "") -> None:

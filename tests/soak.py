@@ -11,6 +11,7 @@ cancels and short timeouts. Ends by itself, at the latest 30 s after its time.
 Flat means: threads, open files and files in the Codex home are no more at the end than after the warm-up,
 when no call runs; memory is at most 8 MB more. SOAK_PROGRAM names another program to soak.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,7 +32,9 @@ sys.dont_write_bytecode = True
 from client import HERE, Client, remaining  # noqa: E402
 
 FAKE = os.path.join(HERE, "fake_codex.py")
-PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
+PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(
+    os.path.dirname(HERE), "codex_persistent_mcp.py"
+)
 LINUX = os.path.isdir("/proc/self")
 #: Seconds after its own timeout within which a call must be answered.
 LATE = 12.0
@@ -40,7 +43,11 @@ GONE = 2.0
 #: Megabytes that a server may have grown by.
 GROWTH = 8.0
 #: Has glibc give back what is freed, so that memory means memory in use.
-TIDY = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+TIDY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+}
 VERSIONS = ("0.77.0", "0.169.0")
 #: Faults of one kind that are told in full.
 EXAMPLES = 20
@@ -55,7 +62,11 @@ SCENARIOS: Dict[str, Tuple[str, int, bool]] = {
     "floods stderr": ("FAKE:stderr-flood 3\n" + OPEN + BEAT + DONE, 1, True),
     "floods events": (OPEN + "FAKE:events 20000\n" + BEAT + DONE, 1, True),
     "long line": (OPEN + "FAKE:long-line 2\n" + BEAT + DONE, 1, True),
-    "junk lines": ("FAKE:raw junk\nFAKE:hex ff00fe0a\n" + OPEN + "FAKE:raw [7]\n" + BEAT + DONE, 2, True),
+    "junk lines": (
+        "FAKE:raw junk\nFAKE:hex ff00fe0a\n" + OPEN + "FAKE:raw [7]\n" + BEAT + DONE,
+        2,
+        True,
+    ),
     "grandchild": (OPEN + "FAKE:grandchild\n" + BEAT + DONE, 2, True),
     "does not leave": (OPEN + BEAT + DONE + "FAKE:hang\n", 1, True),
     "stubborn, does not leave": ("FAKE:stubborn\n" + OPEN + BEAT + DONE + "FAKE:hang\n", 1, True),
@@ -79,14 +90,16 @@ def processes() -> List[Tuple[int, int, str, bytes]]:
         for name in os.listdir("/proc"):
             if name.isdigit():
                 try:
-                    with open("/proc/%s/stat" % name) as file:
+                    with open(f"/proc/{name}/stat") as file:
                         state, parent = file.read().rpartition(")")[2].split()[:2]
-                    with open("/proc/%s/environ" % name, "rb") as raw:
+                    with open(f"/proc/{name}/environ", "rb") as raw:
                         found.append((int(name), int(parent), state, raw.read()))
                 except OSError:
                     pass
         return found
-    listing = subprocess.run(["ps", "-A", "-wwE", "-o", "pid=,ppid=,stat=,command="], stdout=subprocess.PIPE)
+    listing = subprocess.run(
+        ["ps", "-A", "-wwE", "-o", "pid=,ppid=,stat=,command="], stdout=subprocess.PIPE
+    )
     for line in listing.stdout.splitlines():
         pid, parent, state, rest = (line.split(None, 3) + [b""])[:4]
         found.append((int(pid), int(parent), state.decode(), rest))
@@ -96,8 +109,11 @@ def processes() -> List[Tuple[int, int, str, bytes]]:
 def alive(tag: str, but: Optional[int] = None) -> List[int]:
     """The living processes whose SOAK_SERVER begins with `tag`, but for the server `but`."""
     mark = b"SOAK_SERVER=" + tag.encode()
-    return [pid for pid, _, state, env in processes()
-            if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())]
+    return [
+        pid
+        for pid, _, state, env in processes()
+        if mark in env and state[0] not in "ZX" and pid not in (but, os.getpid())
+    ]
 
 
 def vitals(pid: int) -> Dict[str, float]:
@@ -105,10 +121,14 @@ def vitals(pid: int) -> Dict[str, float]:
     zombies = sum(parent == pid and state[0] == "Z" for _, parent, state, _ in processes())
     if not LINUX:
         return {"zombies": zombies}
-    with open("/proc/%d/status" % pid) as file:
+    with open(f"/proc/{pid}/status") as file:
         status = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
-    return {"threads": int(status["Threads"]), "open files": len(os.listdir("/proc/%d/fd" % pid)),
-            "memory": int(status["VmRSS"].split()[0]) / 1024, "zombies": zombies}
+    return {
+        "threads": int(status["Threads"]),
+        "open files": len(os.listdir(f"/proc/{pid}/fd")),
+        "memory": int(status["VmRSS"].split()[0]) / 1024,
+        "zombies": zombies,
+    }
 
 
 class Call:
@@ -118,7 +138,9 @@ class Call:
         self.number, self.scenario, self.session, self.timeout = number, scenario, session, timeout
         self.begin = time.monotonic()
         self.cancel_at: Optional[float] = None
-        self.fence: Optional[str] = None  # the ping after the cancel: what comes after its answer is too late
+        self.fence: Optional[str] = (
+            None  # the ping after the cancel: what comes after its answer is too late
+        )
         self.answers = 0
 
 
@@ -130,9 +152,14 @@ class SoakClient(Client):
         self.calls: Dict[str, Call] = {}
         self.passed: Set[str] = set()
         self.count = 0
-        super().__init__(dict(soak.env, SOAK_SERVER=tag, FAKE_CODEX_VERSION=version), program=PROGRAM)
-        params = {"protocolVersion": "2025-11-25", "capabilities": {},
-                  "clientInfo": {"name": "soak", "version": "1"}}
+        super().__init__(
+            dict(soak.env, SOAK_SERVER=tag, FAKE_CODEX_VERSION=version), program=PROGRAM
+        )
+        params = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "soak", "version": "1"},
+        }
         self.request("initialize", params, id="hello")
 
     def _read_messages(self) -> None:
@@ -148,7 +175,9 @@ class SoakClient(Client):
 
     def pending(self) -> List[Call]:
         with self._changed:
-            return [call for call in self.calls.values() if not call.answers and call.cancel_at != 0]
+            return [
+                call for call in self.calls.values() if not call.answers and call.cancel_at != 0
+            ]
 
 
 class Soak:
@@ -156,15 +185,25 @@ class Soak:
 
     def __init__(self, root: str, seconds: float, seed: int) -> None:
         self.root, self.random = root, random.Random(seed)
-        self.name = "run%d." % os.getpid()  # two runs on one machine must not take each other's for orphans
+        self.name = (
+            f"run{os.getpid()}."  # two runs on one machine must not take each other's for orphans
+        )
         self.end = time.monotonic() + seconds
         self.home, self.notes = os.path.join(root, "home"), os.path.join(root, "notes")
         for name in ("home", "notes", "work", "tmp"):
             os.mkdir(os.path.join(root, name))
-        self.env = dict(TIDY, CODEX_BIN=FAKE, CODEX_HOME=self.home, FAKE_CODEX_DIR=self.notes,
-                        FAKE_CODEX_DO="", TMPDIR=os.path.join(root, "tmp"),
-                        CODEX_MCP_CWD=os.path.join(root, "work"),
-                        CODEX_MCP_SANDBOX="", CODEX_MCP_TIMEOUT_MS="", CODEX_MCP_MAX_PARALLEL="8")
+        self.env = dict(
+            TIDY,
+            CODEX_BIN=FAKE,
+            CODEX_HOME=self.home,
+            FAKE_CODEX_DIR=self.notes,
+            FAKE_CODEX_DO="",
+            TMPDIR=os.path.join(root, "tmp"),
+            CODEX_MCP_CWD=os.path.join(root, "work"),
+            CODEX_MCP_SANDBOX="",
+            CODEX_MCP_TIMEOUT_MS="",
+            CODEX_MCP_MAX_PARALLEL="8",
+        )
         self.lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
@@ -173,7 +212,9 @@ class Soak:
         self.sessions: List[str] = []
         self.session_of: Dict[str, str] = {}
         self.cut_off: Set[str] = set()  # calls that were in flight when SIGKILL ended their server
-        self.overlaps: Set[str] = set()  # those of them whose Codex met the next turn on its session
+        self.overlaps: Set[str] = (
+            set()
+        )  # those of them whose Codex met the next turn on its session
         self.made = 0
         self.slowest_exit = 0.0
         self.clients: List[SoakClient] = []
@@ -183,7 +224,7 @@ class Soak:
         with self.lock:
             self.faults[kind] += 1
             if self.faults[kind] <= EXAMPLES:
-                self.examples.append("%s: %s" % (kind, what[:1000]))
+                self.examples.append(f"{kind}: {what[:1000]}")
 
     # one call
 
@@ -193,12 +234,14 @@ class Soak:
         with self.lock:
             name = r.choices(list(SCENARIOS), [weight for _, weight, _ in SCENARIOS.values()])[0]
             session = r.choice(self.sessions[-12:]) if self.sessions and r.random() < 0.75 else None
-            timeout = r.choice([1.0, 1.5, 3.0]) if not SCENARIOS[name][2] or r.random() < 0.1 else 8.0
+            timeout = (
+                r.choice([1.0, 1.5, 3.0]) if not SCENARIOS[name][2] or r.random() < 0.1 else 8.0
+            )
             self.made += 1
             client.count += 1
             cancel = r.random() < 0.15
             wait = r.random() * 1.5
-        call = Call("%s-%d" % (client.tag, client.count), name, session, timeout)
+        call = Call(f"{client.tag}-{client.count}", name, session, timeout)
         if cancel:
             call.cancel_at = call.begin + wait
         if session:
@@ -209,8 +252,11 @@ class Soak:
             arguments["session_id"] = session
         with client._changed:
             client.calls[call.number] = call
-        client.request("tools/call", {"name": "codex_chat", "arguments": arguments,
-                                      "_meta": {"progressToken": call.number}}, id=call.number)
+        client.request(
+            "tools/call",
+            {"name": "codex_chat", "arguments": arguments, "_meta": {"progressToken": call.number}},
+            id=call.number,
+        )
 
     def answer(self, client: SoakClient, message: Dict[str, Any]) -> None:
         """Takes one message of a server, in the order in which they came."""
@@ -229,27 +275,30 @@ class Soak:
             return
         call = client.calls.get(key)
         if call is None:
-            return self.fault("answers doubled", "%s: nobody waits for it" % key)
+            return self.fault("answers doubled", f"{key}: nobody waits for it")
         call.answers += 1
         if call.answers > 1:
-            return self.fault("answers doubled", "%s (%s)" % (key, call.scenario))
+            return self.fault("answers doubled", f"{key} ({call.scenario})")
         if call.fence in client.passed:
-            return self.fault("messages after an answer or a cancel", "%s (%s)" % (key, call.scenario))
+            return self.fault("messages after an answer or a cancel", f"{key} ({call.scenario})")
         self.outcomes[self.judge(call, message)] += 1
 
     def judge(self, call: Call, message: Dict[str, Any]) -> str:
         """What became of a call; notes an answer that cannot be."""
         result = message.get("result")
         if result is None:
-            self.fault("wrong answers", "%s: %s" % (call.scenario, json.dumps(message)))
+            self.fault("wrong answers", f"{call.scenario}: {json.dumps(message)}")
             return "error"
         text = "\n".join(block["text"] for block in result["content"])
         if not result.get("isError"):
             got = result["structuredContent"]
-            good = SCENARIOS[call.scenario][2] and got["reply"] == "reply " + call.number and (
-                call.session in (None, got["session_id"]))
+            good = (
+                SCENARIOS[call.scenario][2]
+                and got["reply"] == "reply " + call.number
+                and (call.session in (None, got["session_id"]))
+            )
             if not good:
-                self.fault("wrong answers", "%s (%s): %s" % (call.number, call.scenario, text))
+                self.fault("wrong answers", f"{call.number} ({call.scenario}): {text}")
             with self.lock:
                 self.session_of[call.number] = got["session_id"]
                 if call.session is None:
@@ -258,7 +307,7 @@ class Soak:
         kinds = (("No answer within", "timed out"), ("open elsewhere", "session open elsewhere"))
         kind = next((word for mark, word in kinds if mark in text), "failed")
         if SCENARIOS[call.scenario][2] and kind == "failed":
-            self.fault("wrong answers", "%s (%s): %s" % (call.number, call.scenario, text))
+            self.fault("wrong answers", f"{call.number} ({call.scenario}): {text}")
         return kind
 
     # servers
@@ -288,14 +337,14 @@ class Soak:
                 client.request("ping", id=call.fence)
             elif now > call.begin + call.timeout + LATE:
                 call.cancel_at = 0
-                self.fault("answers lost", "%s (%s, %g s)" % (call.number, call.scenario, call.timeout))
+                self.fault("answers lost", f"{call.number} ({call.scenario}, {call.timeout:g} s)")
 
     def steady(self, client: SoakClient) -> None:
         try:
             self.drive(client, self.end, 3)
             self.settle(client, 15)
         except (OSError, ValueError) as error:
-            self.fault("servers died", "%s: %r" % (client.tag, error))
+            self.fault("servers died", f"{client.tag}: {error!r}")
 
     def settle(self, client: SoakClient, patience: float) -> None:
         """Waits until no call of a server is in flight."""
@@ -309,13 +358,27 @@ class Soak:
         number = 0
         while time.monotonic() < self.end - 3:
             number += 1
-            client = self.client("r%d.%d." % (slot, number), self.random.choice(VERSIONS))
+            client = self.client(f"r{slot}.{number}.", self.random.choice(VERSIONS))
             try:
-                self.drive(client, min(self.end - 2, time.monotonic() + 1 + self.random.random() * 6), 3)
+                self.drive(
+                    client, min(self.end - 2, time.monotonic() + 1 + self.random.random() * 6), 3
+                )
             except (OSError, ValueError) as error:
-                self.fault("servers died", "%s: %r" % (client.tag, error))
-            self.finish(client, self.random.choice(["EOF", "SIGINT", "SIGTERM", "SIGKILL", "SIGKILL",
-                                                    "EOF SIGTERM SIGKILL", "SIGINT SIGTERM"]))
+                self.fault("servers died", f"{client.tag}: {error!r}")
+            self.finish(
+                client,
+                self.random.choice(
+                    [
+                        "EOF",
+                        "SIGINT",
+                        "SIGTERM",
+                        "SIGKILL",
+                        "SIGKILL",
+                        "EOF SIGTERM SIGKILL",
+                        "SIGINT SIGTERM",
+                    ]
+                ),
+            )
 
     def client(self, tag: str, version: str) -> SoakClient:
         client = SoakClient(self, self.name + tag, version)
@@ -338,7 +401,7 @@ class Soak:
         try:
             client.process.wait(5)
         except subprocess.TimeoutExpired:
-            self.fault("servers that did not leave", "%s after %s" % (client.tag, ending))
+            self.fault("servers that did not leave", f"{client.tag} after {ending}")
             client.process.kill()
         client.process.wait()
         if "KILL" in ending:
@@ -346,10 +409,12 @@ class Soak:
         else:
             self.slowest_exit = max(self.slowest_exit, time.monotonic() - begin)
         for pid in remaining(lambda: alive(client.tag), time.monotonic() + GONE):
-            self.fault("orphans", "pid %d of server %s, ended by %s" % (pid, client.tag, ending))
+            self.fault("orphans", f"pid {pid} of server {client.tag}, ended by {ending}")
             kill(pid)
         client.close()
-        self.outcomes["in flight when the server was ended"] += sum(not call.answers for call in pending)
+        self.outcomes["in flight when the server was ended"] += sum(
+            not call.answers for call in pending
+        )
 
     # the account
 
@@ -361,16 +426,21 @@ class Soak:
         best = [vitals(client.process.pid) for client in steady]
         for _ in range(30):  # a cancelled run, or a worker that has answered, may still be leaving
             time.sleep(0.1)
-            best = [{key: min(old[key], new[key]) for key in old}
-                    for old, new in zip(best, [vitals(client.process.pid) for client in steady])]
+            best = [
+                {key: min(old[key], new[key]) for key in old}
+                for old, new in zip(best, [vitals(client.process.pid) for client in steady])
+            ]
         self.quiet = False
         return best
 
     def stray_files(self) -> List[str]:
-        return sorted(os.path.join(folder, name)[len(self.root) + 1:]
-                      for where in (self.home, self.env["TMPDIR"])
-                      for folder, _, names in os.walk(where) for name in names
-                      if not folder.startswith(os.path.join(self.home, "sessions")))
+        return sorted(
+            os.path.join(folder, name)[len(self.root) + 1 :]
+            for where in (self.home, self.env["TMPDIR"])
+            for folder, _, names in os.walk(where)
+            for name in names
+            if not folder.startswith(os.path.join(self.home, "sessions"))
+        )
 
     def check_order(self) -> int:
         """Reads the marks of the turns in the order in which they were made. Returns the number of turns."""
@@ -393,20 +463,29 @@ class Soak:
                 self.overlaps.update(cut_off)
                 # Elsewhere the lock dies with its server, whose Codex may live on until the watcher has ended it.
                 if LINUX or not cut_off:
-                    self.fault("turns interleaved", "%s after %s, session %s" % (number, now[session], session))
+                    self.fault(
+                        "turns interleaved",
+                        f"{number} after {now[session]}, session {session}",
+                    )
             over.add(now.get(session, ""))
             now[session] = number
             tag, _, count = number.rpartition("-")
             if int(count) < newest.get((session, tag), 0) and number not in over:
-                self.fault("turns out of order", "%s after call %d, session %s" % (
-                    number, newest[session, tag], session))
+                self.fault(
+                    "turns out of order",
+                    f"{number} after call {newest[session, tag]}, session {session}",
+                )
             newest[session, tag] = max(newest.get((session, tag), 0), int(count))
         return len(set(marks))
 
     def run(self, seconds: float) -> None:
-        steady = [self.client("s%d." % number, version) for number, version in enumerate(VERSIONS, 1)]
-        workers = [threading.Thread(target=self.steady, args=(client,), daemon=True) for client in steady]
-        workers += [threading.Thread(target=self.restless, args=(slot,), daemon=True) for slot in (1, 2)]
+        steady = [self.client(f"s{number}.", version) for number, version in enumerate(VERSIONS, 1)]
+        workers = [
+            threading.Thread(target=self.steady, args=(client,), daemon=True) for client in steady
+        ]
+        workers += [
+            threading.Thread(target=self.restless, args=(slot,), daemon=True) for slot in (1, 2)
+        ]
         for worker in workers:
             worker.start()
         time.sleep(min(30.0, seconds / 3))
@@ -416,8 +495,10 @@ class Soak:
             time.sleep(0.5)
             if time.monotonic() > said + 30:
                 said = time.monotonic()
-                print("  %3.0f s left, %d calls, %d faults" % (
-                    self.end - said, self.made, sum(self.faults.values())), flush=True)
+                print(
+                    f"  {self.end - said:3.0f} s left, {self.made} calls, {sum(self.faults.values())} faults",
+                    flush=True,
+                )
         self.quiet = True
         for worker in workers:
             worker.join(20)
@@ -425,45 +506,67 @@ class Soak:
         for client in steady:
             left = alive(client.tag, client.process.pid)
             for pid in left:
-                self.fault("orphans", "pid %d of server %s, which is idle" % (pid, client.tag))
+                self.fault("orphans", f"pid {pid} of server {client.tag}, which is idle")
             self.finish(client, "EOF")
         for pid in alive(self.name):
-            self.fault("orphans", "pid %d at the end" % pid)
+            self.fault("orphans", f"pid {pid} at the end")
         turns = self.check_order()
         self.report(turns, before, after, files_before, files_after)
 
-    def report(self, turns: int, before: List[Dict[str, float]], after: List[Dict[str, float]],
-               files_before: List[str], files_after: List[str]) -> None:
+    def report(
+        self,
+        turns: int,
+        before: List[Dict[str, float]],
+        after: List[Dict[str, float]],
+        files_before: List[str],
+        files_after: List[str],
+    ) -> None:
         def tell(name: str, text: Any) -> None:
-            print("%-40s %s" % (name, text))
+            print(f"{name:<40} {text}")
 
-        tell("calls made", "%d; %d turns seen, on %d sessions" % (self.made, turns, len(self.sessions)))
+        tell(
+            "calls made",
+            f"{self.made}; {turns} turns seen, on {len(self.sessions)} sessions",
+        )
         for name, count in self.outcomes.most_common():
             tell("  " + name, count)
         tell("servers ended", sum(self.endings.values()))
         for name, count in self.endings.most_common():
             tell("  by " + name, count)
-        tell("slowest end of a server, s", "%.2f (not counted: those by SIGKILL)" % self.slowest_exit)
-        tell("turns cut off by SIGKILL to the server", "%d; %d met the next turn on their session" % (
-            len(self.cut_off), len(self.overlaps)))
-        for name in ("answers lost", "answers doubled", "messages after an answer or a cancel",
-                     "wrong answers", "orphans", "turns interleaved", "turns out of order",
-                     "servers that did not leave", "servers died", "faults on stderr"):
+        tell(
+            "slowest end of a server, s", f"{self.slowest_exit:.2f} (not counted: those by SIGKILL)"
+        )
+        tell(
+            "turns cut off by SIGKILL to the server",
+            f"{len(self.cut_off)}; {len(self.overlaps)} met the next turn on their session",
+        )
+        for name in (
+            "answers lost",
+            "answers doubled",
+            "messages after an answer or a cancel",
+            "wrong answers",
+            "orphans",
+            "turns interleaved",
+            "turns out of order",
+            "servers that did not leave",
+            "servers died",
+            "faults on stderr",
+        ):
             tell(name, self.faults[name])
         for number, (old, new) in enumerate(zip(before, after), 1):
             for name in old:
                 limit = 0 if name == "zombies" else old[name] + (GROWTH if name == "memory" else 0)
-                what = "%s of server %d%s" % (name, number, ", MB" if name == "memory" else "")
+                what = f"{name} of server {number}{', MB' if name == 'memory' else ''}"
                 self.flat(what, round(old[name], 1), round(new[name], 1), limit)
         self.flat("files besides sessions", len(files_before), len(files_after), len(files_before))
-        print("  %s" % ", ".join(files_after[:5]))
+        print(f"  {', '.join(files_after[:5])}")
 
     def flat(self, name: str, old: float, new: float, limit: float) -> None:
         """Tells a number before and after, and notes a fault if it is over `limit`."""
         bad = new > limit
-        print("%-40s %g -> %g%s" % (name, old, new, "   NOT FLAT" if bad else ""))
+        print(f"{name:<40} {old:g} -> {new:g}{'   NOT FLAT' if bad else ''}")
         if bad:
-            self.fault("not flat", "%s: %g, then %g" % (name, old, new))
+            self.fault("not flat", f"{name}: {old:g}, then {new:g}")
 
 
 def kill(pid: int) -> None:
@@ -476,10 +579,15 @@ def kill(pid: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--seed", type=int, default=None, help="for the same choices, not the same timing")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="for the same choices, not the same timing"
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-    print("soak: %g s, Python %s, --seed %d" % (options.seconds, sys.version.split()[0], seed), flush=True)
+    print(
+        f"soak: {options.seconds:g} s, Python {sys.version.split()[0]}, --seed {seed}",
+        flush=True,
+    )
     root = tempfile.mkdtemp(prefix="soak-")
     soak = Soak(root, options.seconds, seed)
 
@@ -508,7 +616,7 @@ def main() -> int:
     for example in soak.examples:
         print("  " + example)
     faults = sum(soak.faults.values())
-    print("FAILED: %d faults" % faults if faults else "nothing lost, nothing left behind")
+    print(f"FAILED: {faults} faults" if faults else "nothing lost, nothing left behind")
     return 1 if soak.faults else 0
 
 

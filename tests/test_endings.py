@@ -32,12 +32,12 @@ STUBBORN = TURN[:2] + ("FAKE:stubborn",) + TURN[2:]
 
 def processes(bench: Any) -> List[int]:
     """All processes with this test's notes in their environment: the server, Codex and all they started."""
-    mark = ("FAKE_CODEX_DIR=%s\0" % bench.notes).encode()
+    mark = (f"FAKE_CODEX_DIR={bench.notes}\0").encode()
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
-                with open("/proc/%s/environ" % name, "rb") as file:
+                with open(f"/proc/{name}/environ", "rb") as file:
                     if mark in file.read():
                         found.append(int(name))
             except OSError:
@@ -133,9 +133,11 @@ def test_the_session_knows_that_it_was_interrupted(bench: Any, ending: str) -> N
 def test_many_runs_at_once_are_all_gone(bench: Any, ending: str) -> None:
     server = bench.start()
     for index in range(5):
-        server.start_call("codex_chat", {"prompt": "\n".join(STUBBORN).replace("busy", "busy%d" % index)})
+        server.start_call(
+            "codex_chat", {"prompt": "\n".join(STUBBORN).replace("busy", f"busy{index}")}
+        )
     for index in range(5):
-        bench.reached("busy%d" % index)
+        bench.reached(f"busy{index}")
     since = time.monotonic()
     ENDINGS[ending](server)
     server.process.wait(LEFT)
@@ -172,11 +174,12 @@ def test_a_signal_right_after_the_call_leaves_no_codex(bench: Any) -> None:
             nothing_left(bench, server, since)
 
 
-#: Breaks the program when the test asks: in a signal handler, so in the main thread.
-BREAKABLE = """\
+def breakable(how: str) -> str:
+    """Breaks the program when the test asks: in a signal handler, so in the main thread."""
+    return f"""\
 import ctypes, os, signal, sys
 def broken(*_):
-    %s
+    {how}
 signal.signal(signal.SIGUSR1, broken)
 """
 
@@ -217,7 +220,7 @@ def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, endin
     ],
 )
 def test_nothing_is_left_when_the_server_crashes(bench: Any, how: str) -> None:
-    server = bench.start_after(BREAKABLE % how)
+    server = bench.start_after(breakable(how))
     _, session = begin(bench, server, STUBBORN)
     since = time.monotonic()
     server.signal("SIGUSR1")
@@ -227,7 +230,9 @@ def test_nothing_is_left_when_the_server_crashes(bench: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize("lines", [TURN, STUBBORN], ids=["codex that listens", "stubborn codex"])
-def test_a_cancel_stops_the_whole_group_and_nothing_more_is_said(bench: Any, lines: Tuple[str, ...]) -> None:
+def test_a_cancel_stops_the_whole_group_and_nothing_more_is_said(
+    bench: Any, lines: Tuple[str, ...]
+) -> None:
     server = bench.start()
     id, session = begin(bench, server, lines)
     since = time.monotonic()
@@ -266,7 +271,9 @@ def test_a_good_end_leaves_nothing_in_the_group_either(bench: Any) -> None:
     nothing_left(bench, server, time.monotonic())
 
 
-def test_cancels_at_every_moment_of_a_turn_leave_nothing_and_answer_at_most_once(bench: Any) -> None:
+def test_cancels_at_every_moment_of_a_turn_leave_nothing_and_answer_at_most_once(
+    bench: Any,
+) -> None:
     server = bench.start()
     ids = []
     for pause in (0.0, 0.001, 0.01, 0.03, 0.06, 0.09, 0.12, 0.15):
@@ -290,7 +297,7 @@ def test_calls_leave_no_children_not_even_dead_ones(bench: Any) -> None:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name, encoding="utf-8", errors="replace") as file:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
                     state, parent = file.read().rpartition(")")[2].split()[:2]
                 if int(parent) == server.process.pid:
                     children.append((name, state))
@@ -300,7 +307,9 @@ def test_calls_leave_no_children_not_even_dead_ones(bench: Any) -> None:
 
 
 @pytest.mark.parametrize("ending", ["SIGKILL", "end of input"])
-def test_nothing_is_left_of_a_server_that_inherited_many_open_files(bench: Any, ending: str) -> None:
+def test_nothing_is_left_of_a_server_that_inherited_many_open_files(
+    bench: Any, ending: str
+) -> None:
     filled = []
     for fd in range(3, 16):  # so that the server's own files get numbers that a shell cannot name
         try:
@@ -323,7 +332,7 @@ def test_nothing_is_left_of_a_server_that_inherited_many_open_files(bench: Any, 
     nothing_left(bench, server, since)
 
 
-# -- no way back in --------------------------------------------------------------------------------------
+# -- no way back in --------------------------------------------------------------------------------
 
 
 def test_a_server_inside_a_codex_of_a_server_refuses_by_its_environment(bench: Any) -> None:
@@ -331,10 +340,14 @@ def test_a_server_inside_a_codex_of_a_server_refuses_by_its_environment(bench: A
     result = server.chat("hello")
     assert result["isError"] and "without end" in text_of(result)
     assert bench.calls() == []
-    assert len(server.ask("tools/list")["result"]["tools"]) == 3  # it is there, and says why it does not help
+    assert (
+        len(server.ask("tools/list")["result"]["tools"]) == 3
+    )  # it is there, and says why it does not help
 
 
-def test_a_server_inside_a_codex_of_a_server_refuses_with_a_stripped_environment(bench: Any) -> None:
+def test_a_server_inside_a_codex_of_a_server_refuses_with_a_stripped_environment(
+    bench: Any,
+) -> None:
     result = bench.start().chat(
         "\n".join(("FAKE:session", "FAKE:started", "FAKE:mcp-child " + PROGRAM, "FAKE:completed"))
     )

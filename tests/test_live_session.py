@@ -37,7 +37,9 @@ class Stage:
         return daemon.__enter__()
 
     def chat(self, prompt: str = "hello", **arguments: Any) -> Dict[str, Any]:
-        return self.client.call("codex_chat", dict(arguments, prompt=prompt, session_id=self.session))
+        return self.client.call(
+            "codex_chat", dict(arguments, prompt=prompt, session_id=self.session)
+        )
 
     def start_chat(self, prompt: str = "hello", token: Any = "p", **arguments: Any) -> Any:
         return self.client.start_call(
@@ -75,7 +77,7 @@ def steps(*lines: str) -> str:
     return "please\n" + "\n".join("FAKE:" + line for line in lines)
 
 
-# -- 1. the call runs as a turn on the daemon ------------------------------------------------------------------
+# -- 1. the call runs as a turn on the daemon ------------------------------------------------------
 
 
 def test_a_call_on_an_open_session_is_answered_in_that_session(stage: Stage) -> None:
@@ -85,9 +87,9 @@ def test_a_call_on_an_open_session_is_answered_in_that_session(stage: Stage) -> 
     structured = result["structuredContent"]
     assert structured["reply"] == "Turn 1; it ends: " + daemon.turns[0].text[-200:]
     assert structured["resume_command"] == "codex resume " + stage.session
-    assert [re.search("open elsewhere|is open", text) is not None for text in structured["warnings"]].count(
-        True
-    ) == 1
+    assert [
+        re.search("open elsewhere|is open", text) is not None for text in structured["warnings"]
+    ].count(True) == 1
     assert "warning: " in text_of(result)
     assert len(daemon.turns) == 1 and daemon.steered == [] and daemon.answers == []
 
@@ -102,7 +104,9 @@ def test_the_message_carries_the_attribution_like_any_other(stage: Stage) -> Non
 def test_the_usage_is_named_as_codex_exec_names_it(stage: Stage) -> None:
     stage.daemon()
     usage = stage.chat()["structuredContent"]["usage"]
-    assert {name: usage[name] for name in ("input_tokens", "cached_input_tokens", "output_tokens")} == {
+    assert {
+        name: usage[name] for name in ("input_tokens", "cached_input_tokens", "output_tokens")
+    } == {
         "input_tokens": 10,
         "cached_input_tokens": 0,
         "output_tokens": 5,
@@ -127,8 +131,15 @@ def test_progress_tells_what_codex_does(stage: Stage) -> None:
 
 def test_calls_on_an_open_session_run_one_after_the_other_in_order(stage: Stage) -> None:
     daemon = stage.daemon()
-    ids = [stage.start_chat("number %d\nFAKE:sleep 0.1\nFAKE:say %d" % (n, n), token=None) for n in range(4)]
-    assert [stage.client.result(id)["structuredContent"]["reply"] for id in ids] == ["0", "1", "2", "3"]
+    ids = [
+        stage.start_chat(f"number {n}\nFAKE:sleep 0.1\nFAKE:say {n}", token=None) for n in range(4)
+    ]
+    assert [stage.client.result(id)["structuredContent"]["reply"] for id in ids] == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
     assert len(daemon.turns) == 4 and daemon.steered == []
 
 
@@ -182,7 +193,9 @@ def test_a_timeout_interrupts_the_turn(stage: Stage, slow: str) -> None:
     daemon = stage.daemon("", slow)
     begin = time.monotonic()
     stage.fails(
-        stage.chat(steps("say so far", "hang"), timeout_ms=SHORT), "within 2 s", "stopped|interrupted"
+        stage.chat(steps("say so far", "hang"), timeout_ms=SHORT),
+        "within 2 s",
+        "stopped|interrupted",
     )
     assert time.monotonic() - begin < SOON
     daemon.wait(lambda: daemon.turns[0].status == "interrupted", "interrupted turn")
@@ -218,12 +231,14 @@ def test_a_command_that_runs_at_the_timeout_is_ended_too(stage: Stage) -> None:
     daemon.wait(lambda: daemon.terminated == ["4711"], "end of the command")
 
 
-# -- 2. the person's settings stay theirs ----------------------------------------------------------------------
+# -- 2. the person's settings stay theirs ----------------------------------------------------------
 
 
 def test_no_request_changes_a_setting_of_the_session(stage: Stage, tmp_path: Any) -> None:
     daemon = stage.daemon()
-    result = stage.chat(model="gpt-9", reasoning_effort="high", sandbox="workspace-write", cwd=str(tmp_path))
+    result = stage.chat(
+        model="gpt-9", reasoning_effort="high", sandbox="workspace-write", cwd=str(tmp_path)
+    )
     session_of(result)
     for method, params in daemon.requests:
         assert not set(params) & {
@@ -263,7 +278,10 @@ def test_what_the_session_has_anyway_is_no_warning(stage: Stage) -> None:
     stage.daemon(sandbox="workspaceWrite")
     plain = stage.chat()["structuredContent"]["warnings"]
     asked = stage.chat(
-        model="fake-model", reasoning_effort="medium", sandbox="workspace-write", cwd=stage.bench.work
+        model="fake-model",
+        reasoning_effort="medium",
+        sandbox="workspace-write",
+        cwd=stage.bench.work,
     )
     assert len(asked["structuredContent"]["warnings"]) == len(plain)
 
@@ -310,7 +328,7 @@ def test_a_chat_that_asked_for_no_sandbox_takes_the_sessions(stage: Stage) -> No
     assert len(daemon.turns) == 1
 
 
-# -- 3. approvals ----------------------------------------------------------------------------------------------
+# -- 3. approvals ----------------------------------------------------------------------------------
 
 
 def test_a_request_for_approval_is_left_to_the_person_and_told(stage: Stage) -> None:
@@ -332,7 +350,7 @@ def test_a_request_for_approval_that_nobody_answers_ends_at_the_timeout(stage: S
     assert daemon.answers == []
 
 
-# -- 4. a turn that is not ours --------------------------------------------------------------------------------
+# -- 4. a turn that is not ours --------------------------------------------------------------------
 
 
 def test_a_turn_of_the_persons_is_waited_for(stage: Stage) -> None:
@@ -343,7 +361,11 @@ def test_a_turn_of_the_persons_is_waited_for(stage: Stage) -> None:
     daemon.open("person")
     result = stage.client.result(id)
     assert result["structuredContent"]["reply"] == "mine"
-    assert person.status == "completed" and daemon.steered == [] and daemon.asked("turn/interrupt") == []
+    assert (
+        person.status == "completed"
+        and daemon.steered == []
+        and daemon.asked("turn/interrupt") == []
+    )
     assert [turn.client_id == "person" for turn in daemon.turns] == [True, False]
 
 
@@ -365,23 +387,33 @@ def test_a_turn_of_the_persons_outlives_a_call_that_waits_for_it(stage: Stage) -
 def test_a_message_that_meets_the_persons_does_not_go_into_their_turn(stage: Stage) -> None:
     daemon = stage.daemon("", "person-first")
     assert stage.chat(steps("say mine"))["structuredContent"]["reply"] == "mine"
-    assert daemon.steered == [] and [turn.status for turn in daemon.turns] == ["completed", "completed"]
+    assert daemon.steered == [] and [turn.status for turn in daemon.turns] == [
+        "completed",
+        "completed",
+    ]
 
 
-def test_a_message_that_waits_behind_the_persons_turn_is_taken_back_at_the_timeout(stage: Stage) -> None:
+def test_a_message_that_waits_behind_the_persons_turn_is_taken_back_at_the_timeout(
+    stage: Stage,
+) -> None:
     daemon = stage.daemon("", "person-first")
     daemon.paused = True
     id = stage.start_chat(steps("hang"), timeout_ms=SHORT)
     stage.fails(stage.client.result(id))
     time_of_end = time.monotonic() + 1.0
     daemon.wait(lambda: time.monotonic() > time_of_end, "a second")
-    assert [turn.status for turn in daemon.agents_turns()] in ([], ["interrupted"]) and daemon._queue == []
+    assert [turn.status for turn in daemon.agents_turns()] in (
+        [],
+        ["interrupted"],
+    ) and daemon._queue == []
 
 
 @pytest.mark.parametrize(
     "mode", ["noise", "fragmented", "ping", "late-answer", "noise fragmented ping slow-start"]
 )
-def test_only_the_events_of_the_own_turn_count_in_whatever_form_they_come(stage: Stage, mode: str) -> None:
+def test_only_the_events_of_the_own_turn_count_in_whatever_form_they_come(
+    stage: Stage, mode: str
+) -> None:
     daemon = stage.daemon("", mode)
     result = stage.chat(steps("usage", "command ls", "say mine"))
     assert result["structuredContent"]["reply"] == "mine"
@@ -392,7 +424,7 @@ def test_only_the_events_of_the_own_turn_count_in_whatever_form_they_come(stage:
         assert daemon.pongs > 0
 
 
-# -- 5. everything that can go wrong with a socket -------------------------------------------------------------
+# -- 5. everything that can go wrong with a socket -------------------------------------------------
 
 
 def other_user(daemon: FakeDaemon) -> None:
@@ -421,7 +453,10 @@ def stale(daemon: FakeDaemon) -> None:
 
 PLACES = {
     "nothing there": (replace(lambda path: None), "daemon|socket"),
-    "a link to nowhere": (replace(lambda path: os.symlink("/nonexistent/socket", path)), "daemon|socket"),
+    "a link to nowhere": (
+        replace(lambda path: os.symlink("/nonexistent/socket", path)),
+        "daemon|socket",
+    ),
     "a link to itself": (replace(lambda path: os.symlink(path, path)), "daemon|socket"),
     "a file": (replace(lambda path: open(path, "w").close()), "not a socket|no socket"),
     "a directory": (replace(os.mkdir), "not a socket|no socket"),
@@ -447,7 +482,9 @@ def test_a_socket_that_can_not_be_used_ends_in_the_plain_failure(stage: Stage, p
 def test_a_daemon_that_does_not_hold_the_session_is_not_asked_for_it(stage: Stage) -> None:
     daemon = stage.daemon(loaded=False)
     stage.fails(stage.chat(timeout_ms=SHORT), ELSEWHERE)
-    assert daemon.messages() == [] and daemon.asked("thread/resume") == [] and stage.executed() == []
+    assert (
+        daemon.messages() == [] and daemon.asked("thread/resume") == [] and stage.executed() == []
+    )
 
 
 class Case(NamedTuple):
@@ -501,9 +538,9 @@ def test_a_daemon_that_fails_before_it_has_the_message_ends_in_the_plain_failure
 ) -> None:
     for scenario, case in calls(scenarios).items():
         case.stage.fails(case.result, ELSEWHERE, "app-server|daemon")
-        assert case.daemon.messages() == [] and case.daemon.turns == [] and case.stage.executed() == [], (
-            scenario
-        )
+        assert (
+            case.daemon.messages() == [] and case.daemon.turns == [] and case.stage.executed() == []
+        ), scenario
 
 
 @pytest.mark.parametrize("point", ["take", "taken"])
@@ -515,9 +552,10 @@ def test_where_it_is_not_known_whether_the_message_was_taken_the_answer_says_so(
         # With `taken` the turn has begun and was told, so that the call can know it, and can stop it at the timeout.
         case.stage.fails(case.result, UNKNOWN + ("" if point == "take" else "|stopped|interrupted"))
         assert "othing was sent" not in text_of(case.result), scenario
-        assert len(case.daemon.messages()) == 1 and len(case.stage.bench.calls()) == case.stage.runs + 1, (
-            scenario
-        )
+        assert (
+            len(case.daemon.messages()) == 1
+            and len(case.stage.bench.calls()) == case.stage.runs + 1
+        ), scenario
 
 
 def test_a_daemon_that_refuses_the_message_ends_in_words(stage: Stage) -> None:
@@ -527,9 +565,13 @@ def test_a_daemon_that_refuses_the_message_ends_in_words(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("point", ["turn", "reply"])
-def test_a_daemon_that_fails_in_the_middle_of_the_turn_causes_no_second_copy(calls: Any, point: str) -> None:
+def test_a_daemon_that_fails_in_the_middle_of_the_turn_causes_no_second_copy(
+    calls: Any, point: str
+) -> None:
     # The session's lock is free then, so a second copy would be possible.
-    for scenario, case in calls([point + " " + what for what in TROUBLE], steps("say half")).items():
+    for scenario, case in calls(
+        [point + " " + what for what in TROUBLE], steps("say half")
+    ).items():
         text = case.stage.fails(case.result)
         assert "othing was sent" not in text, scenario
         assert len(case.daemon.messages()) == 1 and len(case.stage.executed()) == 1, scenario
@@ -549,7 +591,9 @@ def test_a_guard_does_not_run_after_the_person_has_raised_the_sandbox(stage: Sta
     id = stage.client.start_call(
         "codex_guard_plan", {"requirements": "r", "plan": "p", "session_id": stage.session}, "p"
     )
-    stage.client.wait_for(lambda: "Waits for the turn" in stage.told(), "wait for the person's turn")
+    stage.client.wait_for(
+        lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"
+    )
     daemon.sandbox = "dangerFullAccess"
     daemon.open("one")
     stage.fails(stage.client.result(id), "danger-full-access")
@@ -557,7 +601,9 @@ def test_a_guard_does_not_run_after_the_person_has_raised_the_sandbox(stage: Sta
 
 
 @pytest.mark.parametrize("data", [7, True, None, [{"id": 1}], "text", {}])
-def test_wrong_types_in_the_list_of_open_sessions_end_in_the_plain_failure(stage: Stage, data: Any) -> None:
+def test_wrong_types_in_the_list_of_open_sessions_end_in_the_plain_failure(
+    stage: Stage, data: Any
+) -> None:
     daemon = stage.daemon()
     answer = daemon._answer
     daemon._answer = lambda client, method, params: (
@@ -572,7 +618,9 @@ def test_no_warning_of_an_open_window_when_codex_ran_the_turn_itself(stage: Stag
     daemon = stage.daemon()
     daemon.person("FAKE:gate one\nFAKE:say x")
     id = stage.start_chat()
-    stage.client.wait_for(lambda: "Waits for the turn" in stage.told(), "wait for the person's turn")
+    stage.client.wait_for(
+        lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"
+    )
     for client in list(daemon._clients):
         client.close()
     daemon.release()

@@ -20,7 +20,7 @@ LONG_INTEGER = "9" * 5000
 
 
 def gated(gate: str) -> str:
-    return "FAKE:session\nFAKE:started\nFAKE:gate %s\nFAKE:say done\nFAKE:completed" % gate
+    return f"FAKE:session\nFAKE:started\nFAKE:gate {gate}\nFAKE:say done\nFAKE:completed"
 
 
 def alive(client: Client) -> None:
@@ -33,7 +33,7 @@ def answers(client: Client, line: bytes, count: int = 1) -> List[Any]:
     """What the server says to a line, exactly `count` messages: a second request ends the wait."""
     before = len(client.messages)
     client.send_raw(line + b"\n")
-    end = client.request("tools/list", id="end-%d" % before)
+    end = client.request("tools/list", id=f"end-{before}")
     client.response(end, bound=120)
     found = client.messages[before:-1]
     assert len(found) == count, found
@@ -53,7 +53,7 @@ def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not yet collected does not."""
     try:
         os.kill(pid, 0)
-        with open("/proc/%d/stat" % pid, "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rsplit(b")", 1)[1].split()[0] != b"Z"
     except ProcessLookupError:
         return False
@@ -61,12 +61,14 @@ def runs(pid: int) -> bool:
         return os.path.isdir("/proc/self") is False
 
 
-# Lines --------------------------------------------------------------------------------------------------
+# Lines --------------------------------------------------------------------------------------------
 
 
 def test_a_line_of_100_mb_is_served(bench: Bench) -> None:
     client = bench.start()
-    client.send_raw(line_of(id="big", method="ping", params={"padding": "x" * 100 * 1000 * 1000}) + b"\n")
+    client.send_raw(
+        line_of(id="big", method="ping", params={"padding": "x" * 100 * 1000 * 1000}) + b"\n"
+    )
     assert client.response("big")["result"] == {}
     client.send_raw(
         line_of(
@@ -97,34 +99,40 @@ def test_a_line_over_the_limit_without_an_end_is_not_kept_in_memory(bench: Bench
     client = bench.start()
     for _ in range(400):
         client.send_raw(b"[" * MIB)
-    path = "/proc/%d/status" % client.process.pid
+    path = f"/proc/{client.process.pid}/status"
     if os.path.exists(path):
         with open(path) as file:
             status = dict(line.split(":", 1) for line in file)
-        assert int(status["VmHWM"].split()[0]) < 500 * 1024, "kB of memory at the most: " + status["VmHWM"]
+        assert int(status["VmHWM"].split()[0]) < 500 * 1024, (
+            "kB of memory at the most: " + status["VmHWM"]
+        )
     client.send_raw(b"\n")
     alive(client)
 
 
 @pytest.mark.parametrize("depth", [10, 100, 300, 900, 950, 980, 990, 1000, 1500, 5000, 100000])
-@pytest.mark.parametrize("place", ["prompt", "name", "id", "params", "_meta", "token", "cancel", "argument"])
+@pytest.mark.parametrize(
+    "place", ["prompt", "name", "id", "params", "_meta", "token", "cancel", "argument"]
+)
 def test_json_that_is_nested_too_deeply_costs_only_its_own_message(
     bench: Bench, place: str, depth: int
 ) -> None:
     deep = "[" * depth + "]" * depth
-    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"codex_chat","arguments":'
+    call = (
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"codex_chat","arguments":'
+    )
     texts = {
-        "prompt": call + '{"prompt":%s}}}',
-        "argument": call + '{"prompt":"x","zz":%s}}}',
-        "name": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%s}}',
-        "id": '{"jsonrpc":"2.0","id":%s,"method":"ping"}',
-        "params": '{"jsonrpc":"2.0","id":1,"method":"ping","params":%s}',
-        "_meta": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":%s}}',
-        "token": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"progressToken":%s}}}',
-        "cancel": '{"jsonrpc":"2.0","id":1,"method":"notifications/cancelled","params":{"requestId":%s}}',
+        "prompt": call + '{"prompt":@}}}',
+        "argument": call + '{"prompt":"x","zz":@}}}',
+        "name": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":@}}',
+        "id": '{"jsonrpc":"2.0","id":@,"method":"ping"}',
+        "params": '{"jsonrpc":"2.0","id":1,"method":"ping","params":@}',
+        "_meta": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":@}}',
+        "token": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"progressToken":@}}}',
+        "cancel": '{"jsonrpc":"2.0","id":1,"method":"notifications/cancelled","params":{"requestId":@}}',
     }
     client = bench.start(handshake=False)
-    (answer,) = answers(client, (texts[place] % deep).encode())
+    (answer,) = answers(client, texts[place].replace("@", deep).encode())
     if "error" in answer:
         assert code(answer) != INTERNAL_ERROR, answer
         assert code(answer) == PARSE_ERROR or place not in ("prompt", "argument"), answer
@@ -177,22 +185,24 @@ def test_bytes_that_are_no_json_are_a_parse_error(bench: Bench, line: bytes) -> 
     assert code(answer) == PARSE_ERROR and answer.get("id") is None
 
 
-# Numbers ------------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize(
     "place",
     [
-        '"id":%s,"method":"ping"',
-        '"id":1,"method":"ping","params":{"x":%s}',
+        '"id":@,"method":"ping"',
+        '"id":1,"method":"ping","params":{"x":@}',
         '"id":1,"method":"tools/call","params":{"name":"codex_chat","arguments":'
-        '{"prompt":"x","timeout_ms":%s}}',
+        '{"prompt":"x","timeout_ms":@}}',
     ],
 )
-def test_numbers_that_json_does_not_have_are_a_parse_error(bench: Bench, number: str, place: str) -> None:
+def test_numbers_that_json_does_not_have_are_a_parse_error(
+    bench: Bench, number: str, place: str
+) -> None:
     client = bench.start(handshake=False)
-    (answer,) = answers(client, ('{"jsonrpc":"2.0",%s}' % place % number).encode())
+    (answer,) = answers(client, ('{"jsonrpc":"2.0",' + place.replace("@", number) + "}").encode())
     assert code(answer) == PARSE_ERROR
     assert bench.calls() == []
 
@@ -215,29 +225,33 @@ def test_numbers_that_json_does_not_have_are_a_parse_error(bench: Bench, number:
 def test_huge_numbers_anywhere_cost_only_their_own_message(bench: Bench, number: str) -> None:
     client = bench.start(handshake=False)
     for place in (
-        '"id":%s,"method":"ping"',
-        '"id":"n","method":"ping","params":{"x":%s}',
-        '"id":"n","method":%s',
-        '"id":"n","method":"initialize","params":{"protocolVersion":%s}',
-        '"id":"n","method":"tools/call","params":{"name":%s}',
-        '"id":"n","method":"tools/call","params":{"name":"codex_chat","arguments":{"prompt":%s}}',
+        '"id":@,"method":"ping"',
+        '"id":"n","method":"ping","params":{"x":@}',
+        '"id":"n","method":@',
+        '"id":"n","method":"initialize","params":{"protocolVersion":@}',
+        '"id":"n","method":"tools/call","params":{"name":@}',
+        '"id":"n","method":"tools/call","params":{"name":"codex_chat","arguments":{"prompt":@}}',
         '"id":"n","method":"tools/call","params":{"name":"codex_chat",'
-        '"arguments":{"prompt":"x","timeout_ms":%s}}',
-        '"id":"n","method":"tools/list","params":{"_meta":{"progressToken":%s}}',
-        '"id":"n","method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":%s}}',
+        '"arguments":{"prompt":"x","timeout_ms":@}}',
+        '"id":"n","method":"tools/list","params":{"_meta":{"progressToken":@}}',
+        '"id":"n","method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":@}}',
     ):
-        (answer,) = answers(client, ('{"jsonrpc":"2.0",%s}' % place % number).encode())
+        (answer,) = answers(
+            client, ('{"jsonrpc":"2.0",' + place.replace("@", number) + "}").encode()
+        )
         assert "error" not in answer or code(answer) != INTERNAL_ERROR, (place, answer)
         if '"timeout_ms"' in place and "error" not in answer:
             assert "timeout_ms" in text_of(answer["result"])
     client.send_raw(
-        ('{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%s}}\n' % number).encode()
+        (
+            f'{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number}}}}}\n'
+        ).encode()
     )
     assert bench.calls() == []
     alive(client)
 
 
-# Lone surrogates ----------------------------------------------------------------------------------------
+# Lone surrogates ----------------------------------------------------------------------------------
 
 LONE = ["\ud800", "a\udfffb", "\udc00\ud800", "ok \U0001f600 \ud83d"]
 
@@ -245,7 +259,9 @@ LONE = ["\ud800", "a\udfffb", "\udc00\ud800", "ok \U0001f600 \ud83d"]
 def strict(client: Client) -> None:
     """What the server wrote can be read by a client that refuses lone surrogates, as serde_json does."""
     for message in client.messages:
-        text = json.dumps({key: value for key, value in message.items() if key != "id"}, ensure_ascii=False)
+        text = json.dumps(
+            {key: value for key, value in message.items() if key != "id"}, ensure_ascii=False
+        )
         assert not any("\ud800" <= character <= "\udfff" for character in text), ascii(text)
 
 
@@ -255,7 +271,9 @@ def test_lone_surrogates_in_a_prompt_become_replacement_characters(bench: Bench,
     assert session_of(client.chat(text))
     sent = bench.calls()[0]["prompt"].split("\n", 1)[1]
     sent.encode("utf-8")
-    assert sent == "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    assert sent == "".join(
+        "\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text
+    )
     strict(client)
 
 
@@ -263,17 +281,17 @@ def test_lone_surrogates_in_a_prompt_become_replacement_characters(bench: Bench,
 def test_lone_surrogates_from_codex_reach_no_client(bench: Bench, text: str) -> None:
     client = bench.start()
     quoted = json.dumps(text)
-    event = '{"type":"item.completed","item":{"id":"i","type":"%s","%s":%s}}'
+    item = 'FAKE:raw {"type":"item.completed","item":{"id":"i",'
     steps = [
         "FAKE:session",
         "FAKE:started",
-        "FAKE:raw " + event % ("error", "message", quoted),
-        "FAKE:raw " + event % ("agent_message", "text", quoted),
-        'FAKE:raw {"type":"turn.completed","usage":{%s:%s}}' % (quoted, quoted),
+        f'{item}"type":"error","message":{quoted}}}}}',
+        f'{item}"type":"agent_message","text":{quoted}}}}}',
+        f'FAKE:raw {{"type":"turn.completed","usage":{{{quoted}:{quoted}}}}}',
     ]
     call = client.start_call("codex_chat", {"prompt": "\n".join(steps)}, token="t")
     assert "reply" in client.result(call)["structuredContent"]
-    steps[-1] = 'FAKE:raw {"type":"turn.failed","error":{"message":%s}}' % quoted
+    steps[-1] = f'FAKE:raw {{"type":"turn.failed","error":{{"message":{quoted}}}}}'
     assert client.chat("\n".join(steps))["isError"]
     strict(client)
 
@@ -298,7 +316,7 @@ def test_lone_surrogates_in_every_place_are_answered(bench: Bench) -> None:
     client.wait_for(lambda: client.responses("\ud800") + client.responses("\ufffd"), "answer")
 
 
-# Ids and params -----------------------------------------------------------------------------------------
+# Ids and params -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("id", [None, True, False, 1.5, -0.5, [], [1], {}, {"id": 1}], ids=str)
@@ -306,7 +324,8 @@ def test_lone_surrogates_in_every_place_are_answered(bench: Bench) -> None:
 def test_an_id_of_a_wrong_type_is_refused_under_no_id(bench: Bench, method: str, id: Any) -> None:
     client = bench.start(handshake=False)
     (answer,) = answers(
-        client, line_of(id=id, method=method, params={"name": "codex_chat", "arguments": {"prompt": "x"}})
+        client,
+        line_of(id=id, method=method, params={"name": "codex_chat", "arguments": {"prompt": "x"}}),
     )
     assert code(answer) == INVALID_REQUEST and answer.get("id") is None
     assert bench.calls() == []
@@ -332,7 +351,9 @@ def test_an_id_that_is_still_in_flight_is_refused_and_the_first_call_goes_on(ben
 def test_1_and_the_text_1_are_two_ids(bench: Bench) -> None:
     client = bench.start(handshake=False)
     for id, gate in ((1, "number"), ("1", "text")):
-        client.request("tools/call", {"name": "codex_chat", "arguments": {"prompt": gated(gate)}}, id=id)
+        client.request(
+            "tools/call", {"name": "codex_chat", "arguments": {"prompt": gated(gate)}}, id=id
+        )
         bench.reached(gate)
     client.notify("notifications/cancelled", {"requestId": "1"})
     bench.open("number")
@@ -369,7 +390,9 @@ METHODS = [
 ]
 
 
-def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_error(bench: Bench) -> None:
+def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_error(
+    bench: Bench,
+) -> None:
     client = bench.start(handshake=False, env={"CODEX_BIN": "/does/not/exist"})
     for method in METHODS:
         cases: List[Any] = list(VALUES)
@@ -382,7 +405,11 @@ def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_e
                 {"name": "codex_chat", "arguments": value},
                 {"name": value, "arguments": {"prompt": "x"}},
                 {"name": "codex_chat", "arguments": {"prompt": value}, "_meta": MODERN},
-                {"name": "codex_chat", "arguments": {"prompt": "x"}, "_meta": {"progressToken": value}},
+                {
+                    "name": "codex_chat",
+                    "arguments": {"prompt": "x"},
+                    "_meta": {"progressToken": value},
+                },
                 {"protocolVersion": "2025-11-25", "clientInfo": value, "capabilities": value},
                 {"protocolVersion": "2025-11-25", "clientInfo": {"name": value}},
             ]
@@ -393,23 +420,30 @@ def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_e
         first = len(client.messages)
         for number, params in enumerate(cases):
             client.request(
-                method, params, id="%s-%d" % (method, number)
+                method, params, id=f"{method}-{number}"
             ) if params is not None else client.send(
-                {"jsonrpc": "2.0", "id": "%s-%d" % (method, number), "method": method, "params": None}
+                {
+                    "jsonrpc": "2.0",
+                    "id": f"{method}-{number}",
+                    "method": method,
+                    "params": None,
+                }
             )
             client.send({"jsonrpc": "2.0", "method": method, "params": params})
-        wanted = ["%s-%d" % (method, number) for number in range(len(cases))]
+        wanted = [f"{method}-{number}" for number in range(len(cases))]
         client.wait_for(lambda: len(client.messages) >= first + len(wanted), "answers")
         client.ask("tools/list")
         found = client.messages[first:-1]
         # A call whose arguments are right is answered by its worker, so not in order.
         assert sorted(str(message.get("id")) for message in found) == sorted(wanted)
-        bad = [message for message in found if message.get("error", {}).get("code") == INTERNAL_ERROR]
+        bad = [
+            message for message in found if message.get("error", {}).get("code") == INTERNAL_ERROR
+        ]
         assert not bad, bad
     assert bench.calls() == []
 
 
-# Floods -------------------------------------------------------------------------------------------------
+# Floods -------------------------------------------------------------------------------------------
 
 
 def test_10000_requests_at_once_are_all_answered_to_a_client_that_reads_late(bench: Bench) -> None:
@@ -417,7 +451,8 @@ def test_10000_requests_at_once_are_all_answered_to_a_client_that_reads_late(ben
     client = bench.start(handshake=False, read=False)
     count = 10000
     lines = b"".join(
-        line_of(id=number, method="ping" if number % 2 else "tools/list") + b"\n" for number in range(count)
+        line_of(id=number, method="ping" if number % 2 else "tools/list") + b"\n"
+        for number in range(count)
     )
     writer = threading.Thread(target=client.send_raw, args=(lines,), daemon=True)
     writer.start()
@@ -431,7 +466,9 @@ def test_10000_requests_at_once_are_all_answered_to_a_client_that_reads_late(ben
     assert ids == set(range(count)) and not writer.is_alive()
 
 
-def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_words(bench: Bench) -> None:
+def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_words(
+    bench: Bench,
+) -> None:
     client = bench.start(env={"CODEX_MCP_MAX_PARALLEL": "1"})
     first = client.start_call("codex_chat", {"prompt": gated("first")})
     bench.reached("first")
@@ -439,7 +476,8 @@ def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_wo
     call = {"name": "codex_chat", "arguments": {"prompt": "x"}}
     client.send_raw(
         b"".join(
-            line_of(id="c%d" % number, method="tools/call", params=call) + b"\n" for number in range(count)
+            line_of(id=f"c{number}", method="tools/call", params=call) + b"\n"
+            for number in range(count)
         )
     )
     client.ask("tools/list")
@@ -450,8 +488,8 @@ def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_wo
     assert len(texts) == 1 and "waiting" in texts.pop()
     ids = {message["id"] for message in refusals}
     for number in range(count):
-        if "c%d" % number not in ids:
-            client.notify("notifications/cancelled", {"requestId": "c%d" % number})
+        if f"c{number}" not in ids:
+            client.notify("notifications/cancelled", {"requestId": f"c{number}"})
     bench.open("first")
     assert session_of(client.result(first))
     alive(client)
@@ -466,7 +504,7 @@ def test_10000_cancels_change_nothing_for_the_call_that_runs(bench: Bench) -> No
     cancels = [
         line_of(method="notifications/cancelled", params={"requestId": value})
         for number in range(2500)
-        for value in (number + 1000, "c%d" % number, None, [number])
+        for value in (number + 1000, f"c{number}", None, [number])
     ]
     client.send_raw(b"\n".join(cancels) + b"\n")
     bench.open("middle")
@@ -474,7 +512,7 @@ def test_10000_cancels_change_nothing_for_the_call_that_runs(bench: Bench) -> No
     alive(client)
 
 
-# Ends ---------------------------------------------------------------------------------------------------
+# Ends ---------------------------------------------------------------------------------------------
 
 
 def running(bench: Bench, **options: Any) -> Tuple[Client, int]:
@@ -491,7 +529,9 @@ def left(bench: Bench, client: Client, pid: int, bound: float = 5.0) -> None:
     """The server leaves in time, and so does its codex."""
     begin = time.monotonic()
     assert client.process.wait(30) == 0
-    assert time.monotonic() - begin < bound, "the server took %.1f s to leave" % (time.monotonic() - begin)
+    assert time.monotonic() - begin < bound, (
+        f"the server took {time.monotonic() - begin:.1f} s to leave"
+    )
     bench.wait(lambda: not runs(pid), "end of codex", 5)
 
 
@@ -502,7 +542,9 @@ def test_the_server_leaves_when_its_output_is_closed(bench: Bench) -> None:
     left(bench, client, pid)
 
 
-def test_the_server_leaves_at_the_end_of_its_input_though_nobody_reads_its_output(bench: Bench) -> None:
+def test_the_server_leaves_at_the_end_of_its_input_though_nobody_reads_its_output(
+    bench: Bench,
+) -> None:
     client, pid = running(bench)
     for _ in range(100):  # about 800 kB of answers, more than the pipe holds
         client.request("tools/list")
@@ -510,7 +552,9 @@ def test_the_server_leaves_at_the_end_of_its_input_though_nobody_reads_its_outpu
     left(bench, client, pid)
 
 
-def test_the_server_leaves_at_the_end_of_its_input_with_the_most_that_can_be_unread(bench: Bench) -> None:
+def test_the_server_leaves_at_the_end_of_its_input_with_the_most_that_can_be_unread(
+    bench: Bench,
+) -> None:
     client, pid = running(bench)
     request = line_of(id="more", method="tools/list") + b"\n"
     fd = client.process.stdin.fileno()
@@ -538,7 +582,9 @@ def test_the_server_leaves_at_the_end_of_its_input_with_the_most_that_can_be_unr
         b"x" * 100000,
     ],
 )
-def test_the_server_leaves_when_its_input_ends_in_the_middle_of_a_line(bench: Bench, part: bytes) -> None:
+def test_the_server_leaves_when_its_input_ends_in_the_middle_of_a_line(
+    bench: Bench, part: bytes
+) -> None:
     client, pid = running(bench)
     client.send_raw(part)
     client.process.stdin.close()
@@ -570,7 +616,9 @@ def test_a_client_that_is_slow_to_read_gets_everything(bench: Bench) -> None:
 def test_a_value_that_can_just_be_read_is_refused_in_words(bench: Bench, depth: int) -> None:
     client = bench.start()
     deep = "[" * depth + "]" * depth
-    client.send_raw(('{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":%s}}\n' % deep).encode())
+    client.send_raw(
+        (f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":{deep}}}}}\n').encode()
+    )
     (answer,) = client.wait_for(
         lambda: [m for m in client.messages if m.get("id") in (7, None) and "error" in m], "answer"
     )

@@ -29,7 +29,7 @@ def event(**what: Any) -> str:
 def peak(server: Client) -> int:
     """The most memory the server has had so far, in MiB (0 where that can't be seen)."""
     try:
-        with open("/proc/%d/status" % server.process.pid, encoding="ascii") as file:
+        with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
             return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) >> 10
     except OSError:
         return 0
@@ -48,10 +48,11 @@ def run(
     server = bench.start(env={"FAKE_CODEX_DO": steps(lines)} if early else {})
     before, began = peak(server), time.monotonic()
     result = server.call(
-        "codex_chat", dict(arguments, prompt=(prompt or "please") + ("" if early else "\n" + steps(lines)))
+        "codex_chat",
+        dict(arguments, prompt=(prompt or "please") + ("" if early else "\n" + steps(lines))),
     )
     assert time.monotonic() - began < bound
-    assert peak(server) - before <= memory, "%d MiB more" % (peak(server) - before)
+    assert peak(server) - before <= memory, f"{peak(server) - before} MiB more"
     assert len(server.ask("tools/list")["result"]["tools"]) == 3  # it lives
     return server, result
 
@@ -72,7 +73,7 @@ def failed(result: Dict[str, Any], *words: str) -> str:
     return text
 
 
-# -- there is no codex to speak of -----------------------------------------------------------------------
+# -- there is no codex to speak of -----------------------------------------------------------------
 
 
 def make(path: str, mode: int, text: str = "") -> str:
@@ -93,7 +94,9 @@ def make(path: str, mode: int, text: str = "") -> str:
         ("no interpreter", ""),  # there a shell may word it
     ],
 )
-def test_a_codex_that_cannot_be_started_is_named_with_the_remedy(bench: Any, kind: str, words: str) -> None:
+def test_a_codex_that_cannot_be_started_is_named_with_the_remedy(
+    bench: Any, kind: str, words: str
+) -> None:
     path = os.path.join(bench.work, "codex-here")
     if kind == "directory":
         os.mkdir(path)
@@ -125,7 +128,10 @@ def test_a_codex_that_is_installed_later_is_found_without_a_restart(bench: Any) 
         (["exit 0"], []),
         (["exit 3"], ["3"]),
         (["stderr Error: boom", "exit 1"], ["Error: boom"]),
-        (["stderr Error: boom\\n\\nStack backtrace:\\n   0: <unknown>", "exit 101"], ["Error: boom"]),
+        (
+            ["stderr Error: boom\\n\\nStack backtrace:\\n   0: <unknown>", "exit 101"],
+            ["Error: boom"],
+        ),
         (
             ["stderr 2026-11-24T11:30:15.5Z ERROR codex_core::auth: token expired", "exit 1"],
             ["token expired"],
@@ -150,7 +156,7 @@ def test_a_codex_that_is_killed_says_how_it_ended(bench: Any) -> None:
     failed(server.result(id), "signal 9", "codex resume " + bench.calls()[0]["session"])
 
 
-# -- its events ------------------------------------------------------------------------------------------
+# -- its events ------------------------------------------------------------------------------------
 
 WRONG = [None, True, 5, 1e300, "text", "", [], [1], {}, {"message": 5}, {"type": 7}]
 WRONG_EVENTS = (
@@ -167,7 +173,10 @@ WRONG_EVENTS = (
             ("unknown", "x"),
         )
     ]
-    + [event(type="item.completed", item={"id": value, "type": value, "text": value}) for value in WRONG]
+    + [
+        event(type="item.completed", item={"id": value, "type": value, "text": value})
+        for value in WRONG
+    ]
     + [
         event(
             type=state,
@@ -210,7 +219,9 @@ WRONG_EVENTS = (
         for value in WRONG
     ]
     + [
-        event(type="item.completed", item={"type": "file_change", "changes": [value, {"path": value}]})
+        event(
+            type="item.completed", item={"type": "file_change", "changes": [value, {"path": value}]}
+        )
         for value in WRONG
     ]
 )
@@ -251,7 +262,10 @@ WRONG_EVENTS = (
         ),
         (BEGIN + ["hex fffe0a00ff0a80800a"] + GOOD[2:], None),
         (BEGIN + ["raw " + "[" * 90_000] + GOOD[2:], None),
-        (BEGIN + ["say The answer.", 'partial {"type":"turn.completed","usage":{}}', "exit 0"], None),
+        (
+            BEGIN + ["say The answer.", 'partial {"type":"turn.completed","usage":{}}', "exit 0"],
+            None,
+        ),
         (GOOD + ['partial {"type":"item.comp', "exit 0"], None),
         (GOOD + ["exit 7"], None),
         (GOOD + ["stderr Error: something at the very end", "exit 1"], None),
@@ -283,7 +297,9 @@ def test_what_codex_prints_beside_its_answer_does_no_harm(
 
 @pytest.mark.parametrize("usage", WRONG)
 def test_usage_that_is_no_object_is_left_out(bench: Any, usage: Any) -> None:
-    _, result = run(bench, BEGIN + ["say The answer.", event(type="turn.completed", usage=usage)], early=True)
+    _, result = run(
+        bench, BEGIN + ["say The answer.", event(type="turn.completed", usage=usage)], early=True
+    )
     answered(result)
     if usage and isinstance(usage, dict):
         assert result["structuredContent"]["usage"] == usage
@@ -329,7 +345,9 @@ def test_a_turn_that_does_not_come_to_its_end_is_a_failure_with_what_was_said(
 )
 def test_a_session_id_that_is_no_uuid_is_not_passed_on(bench: Any, id: str) -> None:
     _, result = run(
-        bench, ["session " + id, "started", "gate never", "say The answer.", "completed"], early=True
+        bench,
+        ["session " + id, "started", "gate never", "say The answer.", "completed"],
+        early=True,
     )
     assert "codex resume" not in failed(result)
 
@@ -343,13 +361,15 @@ def test_a_session_id_that_is_no_text_is_a_failure(bench: Any, value: Any) -> No
 def test_a_second_session_in_one_run_is_a_failure_and_stops_it(bench: Any) -> None:
     other = "22222222-2222-4222-8222-222222222222"
     _, result = run(
-        bench, BEGIN + ["session " + other, "gate never", "say The answer.", "completed"], early=True
+        bench,
+        BEGIN + ["session " + other, "gate never", "say The answer.", "completed"],
+        early=True,
     )
     text = failed(result, "second session")
     assert "codex resume " + other not in text
 
 
-# -- too much --------------------------------------------------------------------------------------------
+# -- too much --------------------------------------------------------------------------------------
 
 
 def test_an_event_of_50_mb_is_survived(bench: Any) -> None:
@@ -388,17 +408,21 @@ def test_a_flood_on_standard_error_is_survived(bench: Any) -> None:
 
 
 def test_a_flood_on_standard_error_leaves_the_words_at_its_end(bench: Any) -> None:
-    _, result = run(bench, ["stderr-flood 20", "stderr \\nError: boom", "exit 1"], early=True, bound=30)
+    _, result = run(
+        bench, ["stderr-flood 20", "stderr \\nError: boom", "exit 1"], early=True, bound=30
+    )
     failed(result, "Error: boom")
 
 
 def test_a_thousand_warnings_are_not_all_passed_on(bench: Any) -> None:
-    _, result = run(bench, BEGIN + ["warning number %d %s" % (i, "w" * 50) for i in range(1000)] + GOOD[2:])
+    _, result = run(
+        bench, BEGIN + [f"warning number {i} {'w' * 50}" for i in range(1000)] + GOOD[2:]
+    )
     answered(result)
     assert 1 <= len(result["structuredContent"]["warnings"]) <= 100
 
 
-# -- it does not go, or holds on -------------------------------------------------------------------------
+# -- it does not go, or holds on -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -466,14 +490,21 @@ def test_silence_for_ever_ends_with_the_timeout(bench: Any, lines: List[str]) ->
 def test_a_codex_that_closes_its_output_and_lives_on_is_a_failure_in_bounded_time(
     bench: Any, more: List[str]
 ) -> None:
-    _, result = run(bench, BEGIN + more + ["say Halfway.", "close-stdout", "hang"], early=True, bound=15)
+    _, result = run(
+        bench, BEGIN + more + ["say Halfway.", "close-stdout", "hang"], early=True, bound=15
+    )
     failed(result, "Halfway.", "codex resume " + bench.calls()[0]["session"])
 
 
 @pytest.mark.usefixtures("strays")
-def test_a_child_that_holds_the_output_of_a_failed_codex_does_not_hold_the_answer(bench: Any) -> None:
+def test_a_child_that_holds_the_output_of_a_failed_codex_does_not_hold_the_answer(
+    bench: Any,
+) -> None:
     _, result = run(
-        bench, BEGIN + ["grandchild detached", "failed no more tokens", "exit 1"], early=True, bound=15
+        bench,
+        BEGIN + ["grandchild detached", "failed no more tokens", "exit 1"],
+        early=True,
+        bound=15,
     )
     failed(result, "no more tokens")
 
@@ -483,7 +514,9 @@ def test_a_child_that_holds_the_output_of_a_failed_codex_does_not_hold_the_answe
     [(GOOD, True), (BEGIN + ["hang"], False), (["exit 1"], False)],
     ids=["answers", "hangs", "exits"],
 )
-def test_a_codex_that_never_reads_a_prompt_of_1_mb(bench: Any, lines: List[str], fine: bool) -> None:
+def test_a_codex_that_never_reads_a_prompt_of_1_mb(
+    bench: Any, lines: List[str], fine: bool
+) -> None:
     _, result = run(bench, lines, early=True, prompt=BIG_PROMPT, bound=12, timeout_ms=2000)
     if fine:
         answered(result)
@@ -496,14 +529,16 @@ def test_a_child_that_holds_an_unread_prompt_leaves_nothing_in_the_server(bench:
     server = bench.start(env={"FAKE_CODEX_DO": steps(["grandchild detached"] + GOOD + ["exit 0"])})
 
     def held() -> List[int]:
-        return [len(os.listdir("/proc/%d/%s" % (server.process.pid, what))) for what in ("task", "fd")]
+        return [len(os.listdir(f"/proc/{server.process.pid}/{what}")) for what in ("task", "fd")]
 
     answered(server.chat(BIG_PROMPT))
     first = held()
     for _ in range(4):
         answered(server.chat(BIG_PROMPT))
     bench.wait(
-        lambda: all(now <= then + 1 for now, then in zip(held(), first)), "threads and files given back", 5
+        lambda: all(now <= then + 1 for now, then in zip(held(), first)),
+        "threads and files given back",
+        5,
     )
 
 

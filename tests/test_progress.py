@@ -23,7 +23,9 @@ def steps(lines: List[str]) -> str:
 
 
 def item(state: str, kind: str, **more: Any) -> str:
-    return "raw " + json.dumps({"type": "item." + state, "item": dict(more, id="item_1", type=kind)})
+    return "raw " + json.dumps(
+        {"type": "item." + state, "item": dict(more, id="item_1", type=kind)}
+    )
 
 
 def in_form(text: str) -> None:
@@ -79,8 +81,14 @@ SHOWN = {
         ),
         "app.py",
     ),
-    "search": (item("completed", "web_search", query="python selectors poll"), "python selectors poll"),
-    "tool": (item("started", "mcp_tool_call", server="docs", tool="lookup", arguments={}), "docs.lookup"),
+    "search": (
+        item("completed", "web_search", query="python selectors poll"),
+        "python selectors poll",
+    ),
+    "tool": (
+        item("started", "mcp_tool_call", server="docs", tool="lookup", arguments={}),
+        "docs.lookup",
+    ),
     "plan": (
         item(
             "started",
@@ -112,7 +120,9 @@ SHOWN = {
 }
 #: What must only stay in form.
 WILD = {
-    "long command": item("started", "command_execution", command="cat <<'E'\n" + "line\n" * 1000 + "E"),
+    "long command": item(
+        "started", "command_execution", command="cat <<'E'\n" + "line\n" * 1000 + "E"
+    ),
     "long reasoning": item("completed", "reasoning", text="\n\n" + "x" * 100_000),
     "control characters": item(
         "completed", "web_search", query="\x1b[31mred\x1b[0m\x07\r\n\u2028 \x00\x85 end"
@@ -133,7 +143,9 @@ def told_of(tmp_path_factory: Any) -> Iterator[Dict[str, List[str]]]:
     server = bench.start()
     events = dict(WILD, **{name: event for name, (event, _) in SHOWN.items()})
     ids = [
-        server.start_call("codex_chat", {"prompt": steps(BEGIN + [event, "sleep 0.8"] + END)}, token=name)
+        server.start_call(
+            "codex_chat", {"prompt": steps(BEGIN + [event, "sleep 0.8"] + END)}, token=name
+        )
         for name, event in events.items()
     ]
     for id in ids:
@@ -146,11 +158,15 @@ def told_of(tmp_path_factory: Any) -> Iterator[Dict[str, List[str]]]:
 def test_what_codex_does_is_told(told_of: Dict[str, List[str]], name: str) -> None:
     texts = told_of[name]
     assert any(SHOWN[name][1] in text for text in texts), texts
-    assert not any("bash -lc" in text or "zsh -lc" in text or "There is more" in text for text in texts)
+    assert not any(
+        "bash -lc" in text or "zsh -lc" in text or "There is more" in text for text in texts
+    )
 
 
 @pytest.mark.parametrize("name", list(WILD) + list(SHOWN))
-def test_each_is_one_short_line_whatever_codex_sends(told_of: Dict[str, List[str]], name: str) -> None:
+def test_each_is_one_short_line_whatever_codex_sends(
+    told_of: Dict[str, List[str]], name: str
+) -> None:
     assert len(told_of[name]) >= 2
     for text in told_of[name]:
         in_form(text)
@@ -178,13 +194,20 @@ def test_silence_has_a_sign_of_life_with_the_time_so_far(bench: Any) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
     running = server.start_call(
-        "codex_chat", {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session}, token=TOKEN
+        "codex_chat",
+        {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session},
+        token=TOKEN,
     )
     bench.reached("hold")
-    queued = server.start_call("codex_chat", {"prompt": "next", "session_id": session}, token="queued")
+    queued = server.start_call(
+        "codex_chat", {"prompt": "next", "session_id": session}, token="queued"
+    )
     server.wait_for(lambda: told(server) and told(server, "queued"), "the first progress")
     time.sleep(0.8)  # what came with the start has been told
-    before, began = {token: len(told(server, token)) for token in (TOKEN, "queued")}, time.monotonic()
+    before, began = (
+        {token: len(told(server, token)) for token in (TOKEN, "queued")},
+        time.monotonic(),
+    )
     for token in before:
         server.wait_for(
             lambda: len(told(server, token)) > before[token], "sign of life of " + token, bound=16
@@ -198,7 +221,9 @@ def test_silence_has_a_sign_of_life_with_the_time_so_far(bench: Any) -> None:
 def test_a_long_wait_for_another_server_is_not_told_again_and_again(bench: Any) -> None:
     one, two = bench.start(), bench.start()
     session = session_of(one.chat("open"))
-    held = one.start_call("codex_chat", {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session})
+    held = one.start_call(
+        "codex_chat", {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session}
+    )
     bench.reached("hold")
     waiting = two.start_call("codex_chat", {"prompt": "next", "session_id": session}, token=TOKEN)
     two.wait_for(lambda: told(two), "word of the wait")
@@ -215,7 +240,7 @@ def test_a_flood_of_events_is_told_a_few_times_a_second(bench: Any) -> None:
         + [
             line
             for i in range(30)
-            for line in (item("started", "command_execution", command="run %d" % i), "sleep 0.1")
+            for line in (item("started", "command_execution", command=f"run {i}"), "sleep 0.1")
         ]
         + ["events 200000"]
         + END
@@ -231,7 +256,11 @@ def test_a_flood_of_events_is_told_a_few_times_a_second(bench: Any) -> None:
 def test_nothing_is_told_after_the_answer(bench: Any) -> None:
     server = bench.start()
     for index in range(10):
-        server.call("codex_chat", {"prompt": steps(BEGIN + ["command ls", "command pwd"] + END)}, token=index)
+        server.call(
+            "codex_chat",
+            {"prompt": steps(BEGIN + ["command ls", "command pwd"] + END)},
+            token=index,
+        )
     server.ask("ping")
     time.sleep(0.8)  # longer than the pause in which a message can be held back
     server.ask("ping")
@@ -255,7 +284,10 @@ def test_nothing_is_told_after_a_cancel(bench: Any) -> None:
                 + [
                     line
                     for i in range(50)
-                    for line in (item("started", "command_execution", command="run %d" % i), "sleep 0.05")
+                    for line in (
+                        item("started", "command_execution", command=f"run {i}"),
+                        "sleep 0.05",
+                    )
                 ]
                 + END
             )

@@ -29,7 +29,9 @@ def shape(required: str, **properties: Any) -> Dict[str, Any]:
     return {"type": "object", "required": required.split(), "properties": properties}
 
 
-STRING, NUMBER, BOOLEAN, OBJECT = ({"type": name} for name in ("string", "number", "boolean", "object"))
+STRING, NUMBER, BOOLEAN, OBJECT = (
+    {"type": name} for name in ("string", "number", "boolean", "object")
+)
 ID = {"type": ["string", "integer"]}
 IMPLEMENTATION = shape("name version", name=STRING, version=STRING, title=STRING)
 SCHEMA = shape("type", type={"const": "object"})
@@ -57,7 +59,11 @@ PROGRESS = dict(
         jsonrpc={"const": "2.0"},
         method={"const": "notifications/progress"},
         params=shape(
-            "progressToken progress", progressToken=ID, progress=NUMBER, total=NUMBER, message=STRING
+            "progressToken progress",
+            progressToken=ID,
+            progress=NUMBER,
+            total=NUMBER,
+            message=STRING,
         ),
     ),
     additionalProperties=False,
@@ -76,7 +82,8 @@ ERROR = dict(
     additionalProperties=False,
 )
 RESULT = dict(
-    shape("jsonrpc id result", jsonrpc={"const": "2.0"}, id=ID, result=OBJECT), additionalProperties=False
+    shape("jsonrpc id result", jsonrpc={"const": "2.0"}, id=ID, result=OBJECT),
+    additionalProperties=False,
 )
 RESULTS = {
     "initialize": shape(
@@ -89,7 +96,10 @@ RESULTS = {
     "ping": {"type": "object"},
     "tools/list": shape("tools", tools={"type": "array", "items": TOOL}, nextCursor=STRING),
     "tools/call": shape(
-        "content", content={"type": "array", "items": TEXT}, isError=BOOLEAN, structuredContent=OBJECT
+        "content",
+        content={"type": "array", "items": TEXT},
+        isError=BOOLEAN,
+        structuredContent=OBJECT,
     ),
     "server/discover": shape(
         "supportedVersions capabilities ttlMs cacheScope",
@@ -104,19 +114,27 @@ MODERN_RESULT = shape(
     _meta=dict(shape(META + "serverInfo", **{META + "serverInfo": IMPLEMENTATION})),
 )
 CACHEABLE = shape(
-    "ttlMs cacheScope", ttlMs={"type": "integer", "minimum": 0}, cacheScope={"enum": ["public", "private"]}
+    "ttlMs cacheScope",
+    ttlMs={"type": "integer", "minimum": 0},
+    cacheScope={"enum": ["public", "private"]},
 )
 
 
 def is_modern(request: Dict[str, Any]) -> bool:
     params = request.get("params")
     meta = params.get("_meta") if isinstance(params, dict) else None
-    return isinstance(meta, dict) and META + "protocolVersion" in meta and request["method"] != "initialize"
+    return (
+        isinstance(meta, dict)
+        and META + "protocolVersion" in meta
+        and request["method"] != "initialize"
+    )
 
 
 def flat(messages: List[Any]) -> List[Any]:
     """Messages, those in batches among them, one by one."""
-    return [one for message in messages for one in (message if isinstance(message, list) else [message])]
+    return [
+        one for message in messages for one in (message if isinstance(message, list) else [message])
+    ]
 
 
 def check_conversation(sent: List[Any], received: List[Any]) -> None:
@@ -124,12 +142,18 @@ def check_conversation(sent: List[Any], received: List[Any]) -> None:
     progress only for a request that asked, always growing, never after the answer."""
     requests = {}
     for message in flat(sent):
-        if isinstance(message, dict) and "method" in message and type(message.get("id")) in (str, int):
+        if (
+            isinstance(message, dict)
+            and "method" in message
+            and type(message.get("id")) in (str, int)
+        ):
             requests[(type(message["id"]), message["id"])] = message
     owners = {}
     for key, request in requests.items():
         params = request.get("params")
-        token = (params.get("_meta") or {}).get("progressToken") if isinstance(params, dict) else None
+        token = (
+            (params.get("_meta") or {}).get("progressToken") if isinstance(params, dict) else None
+        )
         if type(token) in (str, int):
             owners[(type(token), token)] = key
     answered: List[Any] = []
@@ -139,10 +163,10 @@ def check_conversation(sent: List[Any], received: List[Any]) -> None:
             jsonschema.validate(message, PROGRESS)
             token = message["params"]["progressToken"]
             key = (type(token), token)
-            assert key in owners, "progress that nobody asked for: %r" % message
-            assert owners[key] not in answered, "progress after the answer: %r" % message
+            assert key in owners, f"progress that nobody asked for: {message!r}"
+            assert owners[key] not in answered, f"progress after the answer: {message!r}"
             assert message["params"]["progress"] > last.get(key, float("-inf")), (
-                "progress does not grow: %r" % message
+                f"progress does not grow: {message!r}"
             )
             last[key] = message["params"]["progress"]
             continue
@@ -151,8 +175,8 @@ def check_conversation(sent: List[Any], received: List[Any]) -> None:
             if message.get("id") is None:
                 continue
         key = (type(message["id"]), message["id"])
-        assert key in requests, "an answer to nothing: %r" % message
-        assert key not in answered, "a second answer: %r" % message
+        assert key in requests, f"an answer to nothing: {message!r}"
+        assert key not in answered, f"a second answer: {message!r}"
         answered.append(key)
         if "result" in message:
             jsonschema.validate(message, RESULT)
@@ -193,7 +217,9 @@ def bench(bench: Bench) -> Iterator[Bench]:
     yield bench
     for sent, client in conversations:
         check_conversation(sent, list(client.messages))
-        assert all(line.isascii() and line.endswith(b"\n") for line in client.raw), "not one line of ASCII"
+        assert all(line.isascii() and line.endswith(b"\n") for line in client.raw), (
+            "not one line of ASCII"
+        )
 
 
 def modern(client: Client, method: str, id: Any = None, **params: Any) -> Dict[str, Any]:
@@ -209,7 +235,7 @@ def error_of(answer: Dict[str, Any]) -> Dict[str, Any]:
 
 def settled(client: Client) -> None:
     """Returns when all that was sent before has been read: the reader takes the lines one after the other."""
-    id = "settled-%d" % len(client.raw)
+    id = f"settled-{len(client.raw)}"
     client.request("tools/list", id=id)
     client.response(id)
 
@@ -231,7 +257,7 @@ def gated(gate: str, *before: str) -> str:
     )
 
 
-# The legacy era -----------------------------------------------------------------------------------------
+# The legacy era -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("revision", LEGACY)
@@ -261,7 +287,9 @@ def test_an_initialize_with_an_unknown_revision_gets_the_newest_legacy_one(
 
 
 @pytest.mark.parametrize("params", [None, {}, {"protocolVersion": 1}, {"protocolVersion": None}])
-def test_an_initialize_without_a_revision_is_refused_and_can_be_repeated(bench: Bench, params: Any) -> None:
+def test_an_initialize_without_a_revision_is_refused_and_can_be_repeated(
+    bench: Bench, params: Any
+) -> None:
     client = bench.start(handshake=False)
     assert error_of(client.ask("initialize", params))["code"] == INVALID_PARAMS
     assert client.initialize()["protocolVersion"] == "2025-11-25"
@@ -290,7 +318,7 @@ def test_a_call_before_any_handshake_is_served(bench: Bench) -> None:
 
 @pytest.mark.parametrize("end", ["\\n", "", "\\r\\n", "\\n\\n\\n"])
 def test_a_shell_pipe_prints_the_tools_and_exits_0(end: str) -> None:
-    command = """printf '{"jsonrpc":"2.0","id":1,"method":"tools/list"}%s' | "$0" "$1" """ % end
+    command = f"""printf '{{"jsonrpc":"2.0","id":1,"method":"tools/list"}}{end}' | "$0" "$1" """
     done = subprocess.run(
         ["/bin/sh", "-c", command, sys.executable, PROGRAM],
         stdout=subprocess.PIPE,
@@ -367,7 +395,19 @@ def test_a_response_from_the_client_gets_no_answer(bench: Bench, message: Any) -
 
 def test_ids_come_back_as_they_were_sent(bench: Bench) -> None:
     client = bench.start()
-    for id in (0, -1, 2**53 + 1, 10**30, "", "0", "1", "a b", "\u00e9\u2028", "\U0001f600", "x" * 5000):
+    for id in (
+        0,
+        -1,
+        2**53 + 1,
+        10**30,
+        "",
+        "0",
+        "1",
+        "a b",
+        "\u00e9\u2028",
+        "\U0001f600",
+        "x" * 5000,
+    ):
         client.request("ping", id=id)
         assert client.response(id)["result"] == {}
 
@@ -385,7 +425,9 @@ def test_ids_come_back_as_they_were_sent(bench: Bench) -> None:
         {"name": "CODEX_CHAT"},
     ],
 )
-def test_a_malformed_call_or_an_unknown_tool_is_an_error_of_the_protocol(bench: Bench, params: Any) -> None:
+def test_a_malformed_call_or_an_unknown_tool_is_an_error_of_the_protocol(
+    bench: Bench, params: Any
+) -> None:
     client = bench.start()
     assert error_of(client.ask("tools/call", params))["code"] == INVALID_PARAMS
     assert error_of(modern(client, "tools/call", **params))["code"] == INVALID_PARAMS
@@ -404,7 +446,7 @@ def test_a_cursor_that_the_server_never_gave_is_refused(bench: Bench, cursor: An
     assert error_of(modern(client, "tools/list", cursor=cursor))["code"] == INVALID_PARAMS
 
 
-# The modern era -----------------------------------------------------------------------------------------
+# The modern era -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("id", ["discover-1", "", 0, 7])
@@ -436,12 +478,16 @@ def test_both_eras_list_the_same_tools_in_the_same_order(bench: Bench) -> None:
     assert bench.start(handshake=False).ask("tools/list")["result"]["tools"] == now
 
 
-@pytest.mark.parametrize("method", ["server/discover", "tools/list", "tools/call", "ping", "nonsense"])
+@pytest.mark.parametrize(
+    "method", ["server/discover", "tools/list", "tools/call", "ping", "nonsense"]
+)
 @pytest.mark.parametrize("revision", ["1900-01-01", "2025-11-25", "2099-01-01", ""])
 def test_a_modern_request_in_a_revision_that_is_not_served_learns_which_are(
     bench: Bench, method: str, revision: str
 ) -> None:
-    error = error_of(modern(bench.start(handshake=False), method, _meta={META + "protocolVersion": revision}))
+    error = error_of(
+        modern(bench.start(handshake=False), method, _meta={META + "protocolVersion": revision})
+    )
     assert error["code"] == UNSUPPORTED_REVISION
     assert error["data"]["requested"] == revision
     assert "2026-07-28" in error["data"]["supported"]
@@ -476,7 +522,9 @@ def test_a_modern_request_may_leave_out_the_name_of_its_client(bench: Bench) -> 
     assert session_of(client.call("codex_chat", {"prompt": "hello"}, meta=meta))
     for odd in (None, 1, [], {}, {"name": 1}):
         assert session_of(
-            client.call("codex_chat", {"prompt": "hello"}, meta=dict(MODERN, **{META + "clientInfo": odd}))
+            client.call(
+                "codex_chat", {"prompt": "hello"}, meta=dict(MODERN, **{META + "clientInfo": odd})
+            )
         )
 
 
@@ -487,10 +535,15 @@ def test_methods_that_the_modern_era_gave_up_are_not_found_there(bench: Bench, m
     assert client.ask("ping")["result"] == {}
 
 
-def test_server_discover_without_the_modern_fields_is_no_sign_of_a_modern_server(bench: Bench) -> None:
+def test_server_discover_without_the_modern_fields_is_no_sign_of_a_modern_server(
+    bench: Bench,
+) -> None:
     client = bench.start()
     for params in (None, {}, {"_meta": {}}):
-        assert error_of(client.ask("server/discover", params))["code"] in (INVALID_PARAMS, METHOD_NOT_FOUND)
+        assert error_of(client.ask("server/discover", params))["code"] in (
+            INVALID_PARAMS,
+            METHOD_NOT_FOUND,
+        )
 
 
 def test_both_eras_interleaved_in_one_process(bench: Bench) -> None:
@@ -525,7 +578,7 @@ def test_a_modern_request_takes_nothing_from_an_earlier_handshake(bench: Bench) 
     assert ["test-client" in line for line in first] == [False, True, False, False]
 
 
-# Batches ------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 
 
 def request(id: Any, method: str = "ping", **params: Any) -> Dict[str, Any]:
@@ -595,7 +648,9 @@ def test_a_call_of_a_batch_can_be_cancelled_and_the_rest_is_answered(bench: Benc
 def test_a_batch_of_which_every_call_is_cancelled_has_no_answer(bench: Bench) -> None:
     client = bench.start(handshake=False)
     client.initialize("2025-03-26")
-    client.send([request("slow", "tools/call", name="codex_chat", arguments={"prompt": gated("never")})])
+    client.send(
+        [request("slow", "tools/call", name="codex_chat", arguments={"prompt": gated("never")})]
+    )
     bench.reached("never")
     before = len(client.messages)
     client.notify("notifications/cancelled", {"requestId": "slow"})
@@ -628,7 +683,9 @@ def test_a_batch_is_refused_where_the_revision_has_none(
     client.send(batch)
     settled(client)
     answers = client.messages[before:-1]
-    assert [(answer.get("id"), answer["error"]["code"]) for answer in answers] == [(None, INVALID_REQUEST)]
+    assert [(answer.get("id"), answer["error"]["code"]) for answer in answers] == [
+        (None, INVALID_REQUEST)
+    ]
 
 
 def test_a_handshake_inside_a_batch_leaves_the_connection_usable(bench: Bench) -> None:
@@ -648,12 +705,14 @@ def test_a_handshake_inside_a_batch_leaves_the_connection_usable(bench: Bench) -
     assert client.initialize()["protocolVersion"] == "2025-11-25"
 
 
-# Progress -----------------------------------------------------------------------------------------------
+# Progress -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [0, 7, -1, "", "a-token", "1"])
 @pytest.mark.parametrize("meta", [{}, MODERN], ids=["legacy", "modern"])
-def test_progress_comes_with_the_token_as_it_was_sent(bench: Bench, token: Any, meta: Dict[str, Any]) -> None:
+def test_progress_comes_with_the_token_as_it_was_sent(
+    bench: Bench, token: Any, meta: Dict[str, Any]
+) -> None:
     client = bench.start()
     id = client.start_call(
         "codex_chat", {"prompt": gated("middle", "command make check")}, token=token, meta=meta
@@ -670,7 +729,7 @@ def test_progress_comes_with_the_token_as_it_was_sent(bench: Bench, token: Any, 
 
 def test_progress_grows_and_stops_with_the_answer(bench: Bench) -> None:
     client = bench.start()
-    steps = ["command number %d\nFAKE:sleep 0.6" % number for number in range(3)]
+    steps = [f"command number {number}\nFAKE:sleep 0.6" for number in range(3)]
     id = client.start_call("codex_chat", {"prompt": gated("end", *steps)}, token="t")
     bench.reached("end")
     bench.open("end")
@@ -709,12 +768,14 @@ def test_progress_of_two_calls_goes_to_the_right_one(bench: Bench) -> None:
     sessions = [session_of(client.result(id)) for id in ids]
     for token, mine, other in ((1, sessions[0], sessions[1]), ("1", sessions[1], sessions[0])):
         said = " ".join(
-            one["message"] for one in client.progress(token) if type(one["progressToken"]) is type(token)
+            one["message"]
+            for one in client.progress(token)
+            if type(one["progressToken"]) is type(token)
         )
         assert mine in said and other not in said
 
 
-# Cancellation -------------------------------------------------------------------------------------------
+# Cancellation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("meta", [{}, MODERN], ids=["legacy", "modern"])
@@ -735,12 +796,16 @@ def test_a_cancelled_call_gets_no_further_message_and_its_codex_ends(
     assert client.responses(id) == []
 
 
-def test_a_call_that_waits_for_its_session_can_be_cancelled_and_spawns_nothing(bench: Bench) -> None:
+def test_a_call_that_waits_for_its_session_can_be_cancelled_and_spawns_nothing(
+    bench: Bench,
+) -> None:
     client = bench.start()
     session_id = session_of(client.chat("first"))
     running = client.start_call("codex_chat", {"prompt": gated("busy"), "session_id": session_id})
     bench.reached("busy")
-    waiting = client.start_call("codex_chat", {"prompt": "never sent", "session_id": session_id}, token="w")
+    waiting = client.start_call(
+        "codex_chat", {"prompt": "never sent", "session_id": session_id}, token="w"
+    )
     last = client.start_call("codex_chat", {"prompt": "last", "session_id": session_id})
     client.notify("notifications/cancelled", {"requestId": waiting})
     settled(client)
@@ -802,7 +867,7 @@ def test_the_id_of_a_cancelled_call_can_be_used_again(bench: Bench) -> None:
     assert client.response("same")["result"] == {}
 
 
-# Malformed messages -------------------------------------------------------------------------------------
+# Malformed messages -------------------------------------------------------------------------------
 
 
 def raw_answer(client: Client, line: bytes) -> Dict[str, Any]:
@@ -834,7 +899,9 @@ def raw_answer(client: Client, line: bytes) -> Dict[str, Any]:
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":[]}}', INVALID_PARAMS),
     ],
 )
-def test_a_malformed_message_gets_the_code_of_its_fault(bench: Bench, line: bytes, code: int) -> None:
+def test_a_malformed_message_gets_the_code_of_its_fault(
+    bench: Bench, line: bytes, code: int
+) -> None:
     client = bench.start(handshake=False)
     answer = raw_answer(client, line)
     client.messages.clear()  # its id may be that of no request that was sent as one

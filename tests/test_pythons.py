@@ -1,4 +1,5 @@
 """Every CPython from 3.8 to 3.13 that this machine has runs the server and holds a conversation."""
+
 from __future__ import annotations
 
 import glob
@@ -19,7 +20,9 @@ def interpreters() -> Dict[str, str]:
     root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     found = {}
     for version in VERSIONS:
-        candidates = glob.glob(os.path.join(glob.escape(root), "versions", version + ".*", "bin", "python"))
+        candidates = glob.glob(
+            os.path.join(glob.escape(root), "versions", version + ".*", "bin", "python")
+        )
         on_path = shutil.which("python" + version)
         for path in sorted(candidates, reverse=True) + ([on_path] if on_path else []):
             if says(path) == "CPython " + version:  # a shim of pyenv may stand for nothing
@@ -32,8 +35,13 @@ def says(path: str) -> str:
     """Implementation and version of an interpreter, or "" if it does not run."""
     code = "import platform as p; print(p.python_implementation(), '.'.join(p.python_version_tuple()[:2]))"
     try:
-        run = subprocess.run([path, "-I", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, timeout=60)
+        run = subprocess.run(
+            [path, "-I", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        )
     except OSError:
         return ""
     return run.stdout.decode().strip()
@@ -49,12 +57,18 @@ def test_at_least_one_python_was_found() -> None:
 @pytest.mark.parametrize("version", list(FOUND))
 def test_this_python_holds_a_conversation(bench: Any, version: str) -> None:
     # Warnings are errors, so that nothing deprecated creeps in; none may reach the user's screen either.
-    client = bench.start(python=FOUND[version], env={"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"})
+    client = bench.start(
+        python=FOUND[version], env={"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
+    )
     assert [tool["name"] for tool in client.ask("tools/list")["result"]["tools"]] == [
-        "codex_chat", "codex_guard_plan", "codex_guard_final"]
+        "codex_chat",
+        "codex_guard_plan",
+        "codex_guard_final",
+    ]
     session = session_of(client.chat("Hello, Codex."))
-    result = client.call("codex_guard_final", {"change_summary": "All done.", "session_id": session},
-                         token="t")
+    result = client.call(
+        "codex_guard_final", {"change_summary": "All done.", "session_id": session}, token="t"
+    )
     assert "You sent 1 messages before this one." in result["structuredContent"]["review"]
     assert client.progress("t")
     timed_out = client.chat("FAKE:hang", timeout_ms=1000)

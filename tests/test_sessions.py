@@ -37,8 +37,8 @@ def order(bench: Any) -> List[str]:
     """The names of the turns in the order in which they began; fails if two were open at a time."""
     names, lines = [], marks(bench)
     for begin, end in zip(lines[::2], lines[1::2]):
-        assert begin.split()[0] == "begin" and end == begin.replace("begin", "end"), "interleaved: %r" % (
-            lines,
+        assert begin.split()[0] == "begin" and end == begin.replace("begin", "end"), (
+            f"interleaved: {lines!r}"
         )
         names.append(begin.split()[1])
     assert len(lines) == 2 * len(names)
@@ -54,20 +54,24 @@ def call(server: Client, prompt: str, session: Optional[str] = None, **more: Any
 
 def told(server: Client, words: str) -> bool:
     return any(
-        words in str(m.get("params", {}).get("message")) for m in server.messages if isinstance(m, dict)
+        words in str(m.get("params", {}).get("message"))
+        for m in server.messages
+        if isinstance(m, dict)
     )
 
 
 def spoken(server: Client, words: str) -> None:
     """Waits until a progress message has `words`."""
-    server.wait_for(lambda: told(server, words), "progress %r" % words)
+    server.wait_for(lambda: told(server, words), f"progress {words!r}")
 
 
-# -- in one server ---------------------------------------------------------------------------------------
+# -- in one server ---------------------------------------------------------------------------------
 
 
 @both
-def test_calls_on_one_session_run_in_the_order_of_arrival_one_at_a_time(bench: Any, version: str) -> None:
+def test_calls_on_one_session_run_in_the_order_of_arrival_one_at_a_time(
+    bench: Any, version: str
+) -> None:
     server = bench.start(env={"FAKE_CODEX_VERSION": version})
     session = session_of(server.chat("open"))
     ids = [call(server, turn(str(index)), session) for index in range(12)]
@@ -102,10 +106,11 @@ def test_other_sessions_and_new_ones_run_beside(bench: Any) -> None:
 
 def test_at_most_the_configured_number_of_codex_processes_runs(bench: Any) -> None:
     server = bench.start(env={"CODEX_MCP_MAX_PARALLEL": "2"})
-    ids = [call(server, turn(str(index), "gate %d" % index)) for index in range(5)]
+    ids = [call(server, turn(str(index), f"gate {index}")) for index in range(5)]
     bench.wait(lambda: len(marks(bench)) == 2, "two that run")
     server.wait_for(
-        lambda: sum("CODEX_MCP_MAX_PARALLEL" in str(m) for m in server.messages) >= 3, "three that wait"
+        lambda: sum("CODEX_MCP_MAX_PARALLEL" in str(m) for m in server.messages) >= 3,
+        "three that wait",
     )
     assert len(bench.calls()) == 2
     for index in range(5):
@@ -122,7 +127,7 @@ def test_a_call_that_waits_for_its_session_takes_no_codex_process_from_others(be
     session = session_of(server.chat("open"))
     held = call(server, turn("held", "gate hold"), session)
     bench.reached("hold")
-    waiting = [call(server, turn("waiting%d" % index), session) for index in range(3)]
+    waiting = [call(server, turn(f"waiting{index}"), session) for index in range(3)]
     assert not server.chat(turn("new")).get("isError")
     bench.open("hold")
     assert not any(server.result(id).get("isError") for id in [held] + waiting)
@@ -146,7 +151,10 @@ def test_a_queued_call_that_times_out_never_runs_and_the_next_one_does(bench: An
     session = session_of(server.chat("open"))
     held = call(server, turn("held", "gate hold"), session)
     bench.reached("hold")
-    late, last = call(server, turn("late"), session, timeout_ms=1000), call(server, turn("last"), session)
+    late, last = (
+        call(server, turn("late"), session, timeout_ms=1000),
+        call(server, turn("last"), session),
+    )
     assert "earlier call" in text_of(server.result(late))  # it says what it waited for
     bench.open("hold")
     assert not server.result(held).get("isError") and not server.result(last).get("isError")
@@ -169,11 +177,14 @@ def test_a_call_on_a_session_whose_opening_call_still_runs_waits_for_it(bench: A
 def test_a_failed_turn_gives_the_session_on(bench: Any) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
-    ids = [call(server, "FAKE:session\nFAKE:failed no", session), call(server, turn("next"), session)]
+    ids = [
+        call(server, "FAKE:session\nFAKE:failed no", session),
+        call(server, turn("next"), session),
+    ]
     assert server.result(ids[0])["isError"] and not server.result(ids[1]).get("isError")
 
 
-# -- between servers -------------------------------------------------------------------------------------
+# -- between servers -------------------------------------------------------------------------------
 
 
 @both
@@ -182,15 +193,15 @@ def test_two_servers_take_turns_on_one_session(bench: Any, version: str) -> None
     one, two = bench.start(env=env), bench.start(env=env)
     session = session_of(one.chat("open"))
     calls = [
-        (server, call(server, turn("%s%d" % (name, index), "sleep 0.02"), session))
+        (server, call(server, turn(f"{name}{index}", "sleep 0.02"), session))
         for index in range(5)
         for name, server in (("a", one), ("b", two))
     ]
     for server, id in calls:
         assert session_of(server.result(id)) == session  # nobody is refused
     names = order(bench)  # nothing interleaves
-    assert [n for n in names if n[0] == "a"] == ["a%d" % i for i in range(5)]
-    assert [n for n in names if n[0] == "b"] == ["b%d" % i for i in range(5)]
+    assert [n for n in names if n[0] == "a"] == [f"a{i}" for i in range(5)]
+    assert [n for n in names if n[0] == "b"] == [f"b{i}" for i in range(5)]
     assert not "".join(n[0] for n in names).startswith(("aaaaa", "bbbbb"))  # they do take turns
     files = [name for name in os.listdir(bench.home) if name != "sessions"]
     assert files == [LOCK]
@@ -217,7 +228,9 @@ def test_the_wait_for_another_server_says_what_it_waits_for(bench: Any, version:
 
 
 @both
-def test_a_session_that_another_server_has_just_opened_is_waited_for(bench: Any, version: str) -> None:
+def test_a_session_that_another_server_has_just_opened_is_waited_for(
+    bench: Any, version: str
+) -> None:
     env = {"FAKE_CODEX_VERSION": version}
     one, two = bench.start(env=env), bench.start(env=env)
     opening = call(one, turn("opening", "gate hold"))
@@ -244,9 +257,13 @@ def test_a_killed_server_frees_its_session(bench: Any, version: str) -> None:
     assert session_of(two.result(waiting, bound=10)) == session
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there can a lock outlive its server")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only there can a lock outlive its server"
+)
 @both
-@pytest.mark.parametrize("opened", [False, True], ids=["the turn opens the session", "the session was there"])
+@pytest.mark.parametrize(
+    "opened", [False, True], ids=["the turn opens the session", "the session was there"]
+)
 def test_the_session_of_a_killed_server_is_free_when_its_codex_is_gone(
     bench: Any, version: str, opened: bool
 ) -> None:
@@ -258,7 +275,10 @@ def test_the_session_of_a_killed_server_is_free_when_its_codex_is_gone(
     one.signal("SIGKILL")
     session = bench.calls()[-1]["session"]
     assert session_of(two.result(call(two, turn("next"), session), bound=10)) == session
-    assert marks(bench)[-2:] == ["begin next", "end next"]  # nothing of the killed server's turn after it began
+    assert marks(bench)[-2:] == [
+        "begin next",
+        "end next",
+    ]  # nothing of the killed server's turn after it began
     assert set(marks(bench)[:-2]) == {"held"}
 
 
@@ -268,7 +288,7 @@ def test_codex_holds_neither_the_locks_nor_the_watcher_s_pipe(bench: Any) -> Non
     session = session_of(server.chat("open"))
     id = call(server, turn("held", "gate hold"), session)
     bench.reached("hold")
-    folder = "/proc/%d/fd" % bench.calls()[-1]["pid"]
+    folder = f"/proc/{bench.calls()[-1]['pid']}/fd"
     files = {name: os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)}
     bench.open("hold")
     assert session_of(server.result(id)) == session
@@ -318,7 +338,9 @@ def test_many_sessions_leave_one_small_file_that_only_its_owner_may_use(bench: A
     server.close()
     assert sorted(os.listdir(bench.home)) == [LOCK, "sessions"]
     state = os.stat(os.path.join(bench.home, LOCK))
-    assert stat.S_IMODE(state.st_mode) == 0o600 and state.st_uid == os.getuid() and state.st_size == 0
+    assert (
+        stat.S_IMODE(state.st_mode) == 0o600 and state.st_uid == os.getuid() and state.st_size == 0
+    )
 
 
 def test_a_lock_file_of_an_earlier_server_serves_again(bench: Any) -> None:
@@ -374,7 +396,7 @@ def test_a_fifo_in_the_lock_s_place_does_not_hang_the_call(bench: Any) -> None:
     assert not server.chat("again", session_id=session).get("isError")
 
 
-# -- open elsewhere --------------------------------------------------------------------------------------
+# -- open elsewhere --------------------------------------------------------------------------------
 
 
 def held_open(bench: Any, session: str) -> Any:
@@ -405,7 +427,9 @@ def test_a_session_open_elsewhere_is_tried_again_until_it_is_free(bench: Any) ->
     )  # one turn, of the three tries
 
 
-def test_a_session_that_stays_open_elsewhere_is_a_plain_failure_and_never_a_new_session(bench: Any) -> None:
+def test_a_session_that_stays_open_elsewhere_is_a_plain_failure_and_never_a_new_session(
+    bench: Any,
+) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
     holder = held_open(bench, session)
@@ -413,7 +437,12 @@ def test_a_session_that_stays_open_elsewhere_is_a_plain_failure_and_never_a_new_
     result = server.chat("hello", session_id=session, timeout_ms=4000)
     assert 3 < time.monotonic() - began < 20
     text = text_of(result)
-    assert result["isError"] and "open elsewhere" in text and "codex resume" in text and session in text
+    assert (
+        result["isError"]
+        and "open elsewhere" in text
+        and "codex resume" in text
+        and session in text
+    )
     assert "Stack backtrace" not in text and "code -32600" not in text
     tries = bench.calls()[1:]
     assert 2 <= len(tries) <= 6  # the pauses grow
@@ -432,5 +461,7 @@ def test_a_cancel_ends_the_wait_for_a_session_open_elsewhere(bench: Any) -> None
     server.ask("ping")
     tries = len(bench.calls())
     holder.close()
-    assert session_of(server.chat("next", session_id=session)) == session  # the place in line was given back
+    assert (
+        session_of(server.chat("next", session_id=session)) == session
+    )  # the place in line was given back
     assert server.responses(waiting) == [] and len(bench.calls()) <= tries + 2

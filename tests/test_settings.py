@@ -29,10 +29,12 @@ CALLS = [
 
 
 def gated(gate: str) -> str:
-    return "FAKE:session\nFAKE:started\nFAKE:gate %s\nFAKE:say done\nFAKE:completed" % gate
+    return f"FAKE:session\nFAKE:started\nFAKE:gate {gate}\nFAKE:say done\nFAKE:completed"
 
 
-def refused(client: Client, arguments: Dict[str, Any] = {"prompt": "x"}, tool: str = "codex_chat") -> str:
+def refused(
+    client: Client, arguments: Dict[str, Any] = {"prompt": "x"}, tool: str = "codex_chat"
+) -> str:
     result = client.call(tool, arguments)
     assert result.get("isError") is True and "structuredContent" not in result, result
     return text_of(result)
@@ -42,7 +44,7 @@ def place_codex(folder: str, name: str = "codex") -> str:
     """Puts the fake codex under `name` into `folder` and returns its path."""
     path = os.path.join(folder, name)
     with open(path, "w") as file:
-        file.write('#!/bin/sh\nexec "%s" "%s" "$@"\n' % (sys.executable, FAKE))
+        file.write(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
     os.chmod(path, 0o755)
     return path
 
@@ -65,13 +67,17 @@ BAD = [
         "9" * 40,
     )
 ]
-BAD += [("CODEX_MCP_MAX_PARALLEL", value) for value in ("0", "-1", "1.5", "many", " ", "9" * 40, "\u0661")]
+BAD += [
+    ("CODEX_MCP_MAX_PARALLEL", value)
+    for value in ("0", "-1", "1.5", "many", " ", "9" * 40, "\u0661")
+]
 BAD += [
     ("CODEX_MCP_SANDBOX", value)
     for value in ("none", "READ-ONLY", "read-only ", "full", "workspace_write", "-")
 ]
 BAD += [
-    ("CODEX_MCP_CWD", value) for value in ("/does/not/exist", "relative", ".", "-", "/dev/null", "/tmp\n")
+    ("CODEX_MCP_CWD", value)
+    for value in ("/does/not/exist", "relative", ".", "-", "/dev/null", "/tmp\n")
 ]
 
 
@@ -94,11 +100,14 @@ def test_all_bad_values_are_named_at_once(bench: Bench) -> None:
 def test_an_empty_value_counts_as_not_set(bench: Bench, tmp_path: Any) -> None:
     place_codex(str(tmp_path))
     client = bench.start(
-        env=dict({name: "" for name in NAMES}, PATH="%s:%s" % (tmp_path, os.environ["PATH"])), cwd=bench.work
+        env=dict({name: "" for name in NAMES}, PATH=f"{tmp_path}:{os.environ['PATH']}"),
+        cwd=bench.work,
     )
     session_of(client.chat("x"))
     (call,) = bench.calls()
-    assert os.path.realpath(call["argv"][call["argv"].index("-C") + 1]) == os.path.realpath(bench.work)
+    assert os.path.realpath(call["argv"][call["argv"].index("-C") + 1]) == os.path.realpath(
+        bench.work
+    )
     assert "-s" not in call["argv"]
     assert "codex-persistent-mcp" in call["prompt"].split("\n")[0]
 
@@ -115,7 +124,7 @@ def test_the_defaults_are_as_documented() -> None:
         assert not settings.problems
 
 
-# CODEX_BIN ----------------------------------------------------------------------------------------------
+# CODEX_BIN ----------------------------------------------------------------------------------------
 
 
 def test_codex_is_looked_up_on_path_at_each_call(bench: Bench, tmp_path: Any) -> None:
@@ -154,7 +163,7 @@ def test_a_codex_bin_with_spaces_and_quotes_is_run(bench: Bench, tmp_path: Any) 
     session_of(bench.start(env={"CODEX_BIN": path}).chat("x"))
 
 
-# CODEX_MCP_CWD ------------------------------------------------------------------------------------------
+# CODEX_MCP_CWD ------------------------------------------------------------------------------------
 
 
 def directories(bench: Bench) -> List[str]:
@@ -170,10 +179,14 @@ def test_a_new_session_starts_where_the_operator_says_or_where_the_server_was_st
     client = bench.start(env={"CODEX_MCP_CWD": str(other)}, cwd=str(started))
     session_of(client.chat("x"))
     session_of(client.chat("x", cwd=bench.work))
-    assert directories(bench) == [os.path.realpath(str(path)) for path in (started, other, bench.work)]
+    assert directories(bench) == [
+        os.path.realpath(str(path)) for path in (started, other, bench.work)
+    ]
 
 
-def test_a_directory_of_the_operator_that_vanishes_is_a_clear_error(bench: Bench, tmp_path: Any) -> None:
+def test_a_directory_of_the_operator_that_vanishes_is_a_clear_error(
+    bench: Bench, tmp_path: Any
+) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     client = bench.start(env={"CODEX_MCP_CWD": str(folder)})
@@ -189,14 +202,14 @@ def test_a_server_whose_own_directory_is_gone_still_starts(bench: Bench, tmp_pat
     folder.mkdir()
     # The shell stands in the directory, removes it, and becomes the server.
     shell = tmp_path / "start"
-    shell.write_text('#!/bin/sh\nrmdir "$PWD"\nexec "%s" "$@"\n' % sys.executable)
+    shell.write_text(f'#!/bin/sh\nrmdir "$PWD"\nexec "{sys.executable}" "$@"\n')
     shell.chmod(0o755)
     client = bench.start(env={"CODEX_MCP_CWD": ""}, cwd=str(folder), python=str(shell))
     assert len(client.ask("tools/list")["result"]["tools"]) == 3
     assert "CODEX_MCP_CWD" in refused(client)
 
 
-# The others ---------------------------------------------------------------------------------------------
+# The others ---------------------------------------------------------------------------------------
 
 
 def test_the_origin_stands_in_the_attribution(bench: Bench) -> None:
@@ -239,12 +252,14 @@ def test_no_more_codex_run_at_once_than_the_operator_allows(bench: Bench) -> Non
 
 def test_sixteen_codex_run_at_once_by_default(bench: Bench) -> None:
     client = bench.start()
-    names = ["gate%d" % number for number in range(16)]
+    names = [f"gate{number}" for number in range(16)]
     ids = [client.start_call("codex_chat", {"prompt": gated(name)}) for name in names]
     for name in names:
         bench.reached(name)
     last = client.start_call("codex_chat", {"prompt": "the last"}, token="last")
-    client.wait_for(lambda: client.progress("last"), "progress that tells what the last call waits for")
+    client.wait_for(
+        lambda: client.progress("last"), "progress that tells what the last call waits for"
+    )
     assert len(bench.calls()) == 16
     for name in names:
         bench.open(name)

@@ -49,7 +49,7 @@ def refused(client: Client, arguments: Any, tool: str = "codex_chat") -> str:
     return text_of(result)
 
 
-# Schemas and annotations --------------------------------------------------------------------------------
+# Schemas and annotations --------------------------------------------------------------------------
 
 
 def test_the_tools_have_the_arguments_that_are_promised(bench: Bench) -> None:
@@ -65,9 +65,17 @@ def test_the_tools_have_the_arguments_that_are_promised(bench: Bench) -> None:
             "usage",
             "warnings",
         }
-        assert set(tool["outputSchema"]["required"]) == {"session_id", TEXTS[name], "resume_command"}
+        assert set(tool["outputSchema"]["required"]) == {
+            "session_id",
+            TEXTS[name],
+            "resume_command",
+        }
         timeout = tool["inputSchema"]["properties"]["timeout_ms"]
-        assert (timeout["type"], timeout["minimum"], timeout["maximum"]) == ("integer", 1000, 7200000)
+        assert (timeout["type"], timeout["minimum"], timeout["maximum"]) == (
+            "integer",
+            1000,
+            7200000,
+        )
         assert "600000" in timeout["description"].replace(",", "")
 
 
@@ -114,7 +122,7 @@ def test_the_annotations_say_what_the_operator_allows(
         assert tool["annotations"]["idempotentHint"] is False
 
 
-# Results ------------------------------------------------------------------------------------------------
+# Results ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tool", list(TEXTS))
@@ -138,12 +146,14 @@ def test_a_success_is_complete_as_structure_and_as_text(bench: Bench, tool: str)
 
 def test_a_reply_comes_back_as_it_is(bench: Bench) -> None:
     reply = 'Zeile "eins" \\ \t \u00e9\u4e2d\U0001f600 \u2028 </b> \x1b[31m {"a":1}  '
-    result = bench.start().chat("FAKE:session\nFAKE:started\nFAKE:say %s\nFAKE:completed" % reply)
+    result = bench.start().chat(f"FAKE:session\nFAKE:started\nFAKE:say {reply}\nFAKE:completed")
     assert result["structuredContent"]["reply"] == result["content"][0]["text"] == reply
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000], ids=lambda text: text[:6])
-def test_a_usage_with_a_number_too_large_for_python_loses_no_answer(bench: Bench, number: str) -> None:
+def test_a_usage_with_a_number_too_large_for_python_loses_no_answer(
+    bench: Bench, number: str
+) -> None:
     client = bench.start()
     result = client.result(
         client.start_call(
@@ -154,7 +164,7 @@ def test_a_usage_with_a_number_too_large_for_python_loses_no_answer(bench: Bench
                         "FAKE:session",
                         "FAKE:started",
                         "FAKE:say the reply",
-                        'FAKE:raw {"type":"turn.completed","usage":{"input_tokens":%s}}' % number,
+                        f'FAKE:raw {{"type":"turn.completed","usage":{{"input_tokens":{number}}}}}',
                     ]
                 )
             },
@@ -176,7 +186,7 @@ def test_a_failure_is_text_alone_and_names_the_session(bench: Bench, tool: str) 
     assert found and text.count(found.group(1)) >= 2
 
 
-# Checks of arguments ------------------------------------------------------------------------------------
+# Checks of arguments ------------------------------------------------------------------------------
 
 BAD: List[Any] = [
     ("codex_chat", {}, ["prompt"]),
@@ -187,7 +197,11 @@ BAD: List[Any] = [
     ("codex_chat", {"promt": "x"}, ["promt", "prompt"]),
     ("codex_chat", {"prompt": "x", "sessionId": UUID}, ["sessionId", "session_id"]),
     ("codex_chat", {"prompt": "x", "timeout": 1000}, ["timeout", "timeout_ms"]),
-    ("codex_chat", {"prompt": "x", "reasoning-effort": "low"}, ["reasoning-effort", "reasoning_effort"]),
+    (
+        "codex_chat",
+        {"prompt": "x", "reasoning-effort": "low"},
+        ["reasoning-effort", "reasoning_effort"],
+    ),
     ("codex_chat", {"prompt": "x", "Model": "gpt-5"}, ["Model", '"model"']),
     ("codex_chat", {"prompt": "x", "zzzzzzzz": 1}, ["zzzzzzzz"]),
     ("codex_chat", {"prompt": "x", "": 1}, ['""']),
@@ -196,9 +210,13 @@ BAD: List[Any] = [
     ("codex_guard_final", {"change_summary": "x", "sandbox": "workspace-write"}, ["sandbox"]),
 ]
 BAD += [
-    ("codex_chat", {"prompt": value}, ["prompt"]) for value in ("", " \n\t", None, 1, True, [], {}, ["x"])
+    ("codex_chat", {"prompt": value}, ["prompt"])
+    for value in ("", " \n\t", None, 1, True, [], {}, ["x"])
 ]
-BAD += [("codex_guard_plan", {"requirements": "x", "plan": value}, ["plan"]) for value in ("", " ", None, 1)]
+BAD += [
+    ("codex_guard_plan", {"requirements": "x", "plan": value}, ["plan"])
+    for value in ("", " ", None, 1)
+]
 BAD += [
     ("codex_guard_plan", {"requirements": "x", "plan": "x", "constraints": value}, ["constraints"])
     for value in (None, 1, ["x"])
@@ -209,7 +227,21 @@ BAD += [
 ]
 BAD += [
     ("codex_chat", {"prompt": "x", "timeout_ms": value}, ["timeout_ms", "1000", "7200000"])
-    for value in (0, -1, 999, 7200001, 10**30, 1000.5, True, False, None, "60000", "", [1000], 1e300)
+    for value in (
+        0,
+        -1,
+        999,
+        7200001,
+        10**30,
+        1000.5,
+        True,
+        False,
+        None,
+        "60000",
+        "",
+        [1000],
+        1e300,
+    )
 ]
 BAD += [
     ("codex_chat", {"prompt": "x", "sandbox": value}, ["sandbox", "read-only", "workspace-write"])
@@ -238,7 +270,7 @@ BAD += [
         " " + UUID,
         UUID[:-1],
         UUID + "0",
-        "{%s}" % UUID,
+        f"{{{UUID}}}",
         UUID.replace("-", ""),
         "urn:uuid:" + UUID,
         "*",
@@ -341,7 +373,12 @@ def test_the_text_about_a_bad_argument_stays_short_and_on_the_point(bench: Bench
     assert len(refused(client, dict({"prompt": "x"}, **{"x" * 100000: 1}))) < 3000
     # A model that reads this is to correct it; no model can use a list of 20,000.
     assert (
-        len(refused(client, dict({"prompt": "x"}, **{"argument%d" % number: 1 for number in range(20000)})))
+        len(
+            refused(
+                client,
+                dict({"prompt": "x"}, **{f"argument{number}": 1 for number in range(20000)}),
+            )
+        )
         < 20000
     )
 
@@ -404,7 +441,9 @@ ARGUMENTS = {
     "session_id": mostly(st.sampled_from([UUID, UUID.upper(), UUID[1:], UUID + "a"])),
     "model": mostly(st.text("a0-./:\"' ", max_size=4)),
     "reasoning_effort": mostly(st.text('aB-_"0', max_size=4)),
-    "timeout_ms": mostly(st.one_of(st.integers(990, 1010), st.integers(7199999, 7200001), st.just(2000.0))),
+    "timeout_ms": mostly(
+        st.one_of(st.integers(990, 1010), st.integers(7199999, 7200001), st.just(2000.0))
+    ),
     "unknown": ANYTHING,
     "Prompt": ANYTHING,
 }
@@ -412,7 +451,9 @@ ARGUMENTS = {
 
 def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> None:
     client = bench.start(env={"CODEX_BIN": "/does/not/exist"})
-    validators = {name: Draft202012Validator(tool["inputSchema"]) for name, tool in tools_of(client).items()}
+    validators = {
+        name: Draft202012Validator(tool["inputSchema"]) for name, tool in tools_of(client).items()
+    }
 
     @settings(
         max_examples=300,
@@ -424,7 +465,9 @@ def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> N
     @given(st.data())
     def same(data: Any) -> None:
         tool = data.draw(st.sampled_from(list(TEXTS)))
-        names = data.draw(st.sets(st.sampled_from(sorted(OWN[tool] | COMMON - {"cwd"})), max_size=3))
+        names = data.draw(
+            st.sets(st.sampled_from(sorted(OWN[tool] | COMMON - {"cwd"})), max_size=3)
+        )
         names |= (
             data.draw(st.sets(st.sampled_from(["unknown", "Prompt", "plan"]), max_size=1))
             if data.draw(st.integers(0, 4)) == 0
@@ -446,7 +489,7 @@ def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> N
     assert bench.calls() == []
 
 
-# Prompts ------------------------------------------------------------------------------------------------
+# Prompts ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -493,11 +536,15 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:30])
 @pytest.mark.parametrize("where", ["client", "origin"])
-def test_nothing_in_a_name_can_break_the_line_of_attribution(bench: Bench, name: str, where: str) -> None:
+def test_nothing_in_a_name_can_break_the_line_of_attribution(
+    bench: Bench, name: str, where: str
+) -> None:
     env = {}
     if where == "origin":
         if any(code in name for code in ("\x00", "\ud800")) or len(name) > 50000:
-            name = name.replace("\x00", "").replace("\ud800", "")[:50000]  # not possible in an environment
+            name = name.replace("\x00", "").replace("\ud800", "")[
+                :50000
+            ]  # not possible in an environment
         env["CODEX_PERSISTENT_MCP_ORIGIN"] = name
     client = bench.start(handshake=False, env=env)
     client.initialize(name=name if where == "client" else "test-client")
@@ -514,12 +561,16 @@ def test_the_attribution_names_client_origin_and_tool(bench: Bench, tool: str) -
     client.initialize(name="my-agent")
     session_of(client.call(tool, REQUIRED[tool]))
     line = bench.calls()[0]["prompt"].split("\n")[0]
-    assert all(part in line for part in ("AI agent", "MCP", "my-agent", "desk-7", tool[len("codex_") :]))
+    assert all(
+        part in line for part in ("AI agent", "MCP", "my-agent", "desk-7", tool[len("codex_") :])
+    )
 
 
 @given(st.text(max_size=200), st.sampled_from(list(TEXTS)), st.text(max_size=200))
 @settings(deadline=None, derandomize=True, database=None)
-def test_the_attribution_is_one_short_line_for_any_names(client: str, tool: str, origin: str) -> None:
+def test_the_attribution_is_one_short_line_for_any_names(
+    client: str, tool: str, origin: str
+) -> None:
     line = attribution(client, tool, origin)
     assert not CONTROL.search(line) and len(line) <= 58 and len(line.splitlines()) == 1
     assert line.startswith("AI agent ") and line.endswith(tool[len("codex_") :] + ":")
@@ -532,17 +583,22 @@ def guard_prompt(bench: Bench, client: Client, tool: str, **arguments: str) -> s
 
 @pytest.mark.parametrize(
     "tool, optional",
-    [("codex_guard_plan", ["constraints"]), ("codex_guard_final", ["test_results", "open_questions"])],
+    [
+        ("codex_guard_plan", ["constraints"]),
+        ("codex_guard_final", ["test_results", "open_questions"]),
+    ],
 )
-def test_empty_parts_of_a_review_leave_no_empty_heading(bench: Bench, tool: str, optional: List[str]) -> None:
+def test_empty_parts_of_a_review_leave_no_empty_heading(
+    bench: Bench, tool: str, optional: List[str]
+) -> None:
     client = bench.start()
     bare = guard_prompt(bench, client, tool)
     assert guard_prompt(bench, client, tool, **{name: " \n" for name in optional}) == bare
     assert guard_prompt(bench, client, tool, **{name: "" for name in optional}) == bare
     assert not re.search(r"^#[^\n]*\n\s*(#|\Z)", bare, re.MULTILINE)
-    full = guard_prompt(bench, client, tool, **{name: "The text of %s." % name for name in optional})
+    full = guard_prompt(bench, client, tool, **{name: f"The text of {name}." for name in optional})
     for name in optional:
-        assert "The text of %s." % name in full and "The text of %s." % name not in bare
+        assert f"The text of {name}." in full and f"The text of {name}." not in bare
     headings = re.findall("^#.*", full, re.MULTILINE)
     assert len(headings) == len(re.findall("^#.*", bare, re.MULTILINE)) + len(optional)
 
@@ -569,14 +625,20 @@ def test_a_review_asks_for_what_is_promised(bench: Bench, tool: str) -> None:
         assert word in prompt.lower(), word
 
 
-# Codex's command line -----------------------------------------------------------------------------------
+# Codex's command line -----------------------------------------------------------------------------
 
 
 def test_the_command_lines_of_a_new_session_and_of_a_resume(bench: Bench) -> None:
     client = bench.start()
     session_id = session_of(client.chat("one"))
     client.chat("two", session_id=session_id)
-    client.chat("three", session_id=session_id, model="gpt-5.1", reasoning_effort="high", sandbox="read-only")
+    client.chat(
+        "three",
+        session_id=session_id,
+        model="gpt-5.1",
+        reasoning_effort="high",
+        sandbox="read-only",
+    )
     client.chat("four", session_id=session_id)
     start = ["exec", "--skip-git-repo-check", "--json", "-C", bench.work]
     more = ["-m", "gpt-5.1", "-c", 'model_reasoning_effort="high"', "-s", "read-only"]
@@ -609,7 +671,16 @@ def test_names_of_models_as_providers_write_them_are_passed_on(bench: Bench, mod
 
 @pytest.mark.parametrize(
     "name",
-    ["with space", "-C", "--help", "quote\"'`$(id);&|", "new\nline", "[a]*?", "\u00e9\u4e2d", "%PATH%"],
+    [
+        "with space",
+        "-C",
+        "--help",
+        "quote\"'`$(id);&|",
+        "new\nline",
+        "[a]*?",
+        "\u00e9\u4e2d",
+        "%PATH%",
+    ],
 )
 def test_a_directory_of_any_name_reaches_codex_unchanged(bench: Bench, name: str) -> None:
     cwd = os.path.join(bench.work, name)
@@ -626,7 +697,9 @@ def sandbox_of(argv: List[str]) -> Optional[str]:
 
 
 @pytest.mark.parametrize("operator", [""] + SANDBOXES)
-def test_a_chat_gets_the_sandbox_it_asks_for_up_to_the_operators(bench: Bench, operator: str) -> None:
+def test_a_chat_gets_the_sandbox_it_asks_for_up_to_the_operators(
+    bench: Bench, operator: str
+) -> None:
     client = bench.start(env={"CODEX_MCP_SANDBOX": operator})
     allowed = SANDBOXES[: SANDBOXES.index(operator or "workspace-write") + 1]
     assert tools_of(client)["codex_chat"]["inputSchema"]["properties"]["sandbox"]["enum"] == allowed
@@ -661,18 +734,20 @@ def test_a_review_is_read_only_unless_the_machine_has_no_sandbox(
     assert [sandbox_of(call["argv"]) for call in bench.calls()] == [sandbox, sandbox]
 
 
-# Nothing leaks ------------------------------------------------------------------------------------------
+# Nothing leaks ------------------------------------------------------------------------------------
 
 
 def process_list() -> str:
     """The command lines and, where they can be read, the environments of all processes."""
     if not os.path.isdir("/proc/self"):
-        return subprocess.check_output(["ps", "-axwwE", "-o", "command="]).decode("utf-8", "replace")
+        return subprocess.check_output(["ps", "-axwwE", "-o", "command="]).decode(
+            "utf-8", "replace"
+        )
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         for name in ("cmdline", "environ"):
             try:
-                with open("/proc/%s/%s" % (pid, name), "rb") as file:
+                with open(f"/proc/{pid}/{name}", "rb") as file:
                     found.append(file.read().decode("utf-8", "replace"))
             except OSError:
                 pass
@@ -686,13 +761,14 @@ def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) 
     arguments = {name: secrets[0] for name in REQUIRED[tool]}
     last = list(arguments)[-1]
     arguments[last] += (
-        "\nFAKE:session\nFAKE:started\nFAKE:say %s\nFAKE:gate look\nFAKE:say %s\nFAKE:completed"
-        % (secrets[1], secrets[2])
+        f"\nFAKE:session\nFAKE:started\nFAKE:say {secrets[1]}\nFAKE:gate look\nFAKE:say {secrets[2]}\nFAKE:completed"
     )
     call = client.start_call(tool, arguments, token=1)
     bench.reached("look")
     listed = process_list()
-    assert "--skip-git-repo-check" in listed, "the running codex is not in the list, so nothing is shown"
+    assert "--skip-git-repo-check" in listed, (
+        "the running codex is not in the list, so nothing is shown"
+    )
     bench.open("look")
     assert client.result(call)["structuredContent"][TEXTS[tool]] == secrets[2]
     refused(client, {"prompt": "x", "cwd": secrets[0]})
@@ -700,7 +776,9 @@ def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) 
     for secret in secrets:
         assert secret not in listed
         assert secret not in "\n".join(client.errors)
-    left = [os.path.join(folder, name) for folder, _, names in os.walk(bench.home) for name in names]
+    left = [
+        os.path.join(folder, name) for folder, _, names in os.walk(bench.home) for name in names
+    ]
     for path in left:  # the fake's own store knows them, nothing of the server's does
         if os.sep + "sessions" + os.sep not in path:
             with open(path, "rb") as file:

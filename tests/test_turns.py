@@ -18,7 +18,15 @@ import codex_persistent_mcp as program  # noqa: E402 (it lies one folder up)
 OLD, NEW = "0.77.0", "0.169.0"
 both = pytest.mark.parametrize("version", [OLD, NEW])
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
-NOISE = ("Stack backtrace", "<unknown>", "WARNING:", "Reading additional", "codex_core", '{"', '\\"')
+NOISE = (
+    "Stack backtrace",
+    "<unknown>",
+    "WARNING:",
+    "Reading additional",
+    "codex_core",
+    '{"',
+    '\\"',
+)
 
 
 def start(bench: Any, version: str = NEW, **env: str) -> Any:
@@ -54,7 +62,7 @@ def only_session(bench: Any) -> str:
     return bench.calls()[-1]["session"]
 
 
-# -- good turns ------------------------------------------------------------------------------------------
+# -- good turns ------------------------------------------------------------------------------------
 
 
 @both
@@ -78,7 +86,9 @@ def test_error_item_in_a_good_turn_is_a_warning_and_no_failure(bench: Any, versi
     assert len(warnings) == (0 if version == OLD else 1)
     if warnings:
         assert "Model metadata for `fake` not found" in warnings[0]
-        assert "Model metadata for `fake` not found" in text_of(result)  # for clients that show only text
+        assert "Model metadata for `fake` not found" in text_of(
+            result
+        )  # for clients that show only text
 
 
 @both
@@ -86,14 +96,19 @@ def test_usage_is_passed_on_as_codex_reports_it(bench: Any, version: str) -> Non
     server = start(bench, version)
     session = session_of(server.chat("one"))
     usage = server.chat("two", session_id=session)["structuredContent"]["usage"]
-    assert usage["input_tokens"] == (10 if version == OLD else 20)  # that turn's; the whole session's
+    assert usage["input_tokens"] == (
+        10 if version == OLD else 20
+    )  # that turn's; the whole session's
 
 
 def test_usage_of_an_unknown_shape_is_passed_on_whole(bench: Any) -> None:
     usage = {"input_tokens": 1, "new_kind": {"deep": [1, 2]}, "cost": 0.25}
     result = start(bench).chat(
         steps(
-            "session", "started", "say done", "raw " + json.dumps({"type": "turn.completed", "usage": usage})
+            "session",
+            "started",
+            "say done",
+            "raw " + json.dumps({"type": "turn.completed", "usage": usage}),
         )
     )
     assert result["structuredContent"]["usage"] == usage
@@ -108,7 +123,9 @@ def test_the_last_message_is_the_reply(bench: Any) -> None:
 
 
 @both
-def test_a_resume_knows_the_conversation_also_after_a_restart_of_the_server(bench: Any, version: str) -> None:
+def test_a_resume_knows_the_conversation_also_after_a_restart_of_the_server(
+    bench: Any, version: str
+) -> None:
     server = start(bench, version)
     session = session_of(server.chat("first"))
     assert (
@@ -130,7 +147,9 @@ def test_an_id_in_capitals_continues_the_session(bench: Any, version: str) -> No
 
 @both
 @pytest.mark.parametrize("count", [200_000, 1_000_000])
-def test_a_prompt_of_that_many_characters_arrives_whole(bench: Any, version: str, count: int) -> None:
+def test_a_prompt_of_that_many_characters_arrives_whole(
+    bench: Any, version: str, count: int
+) -> None:
     prompt = ("0123456789" * (count // 10))[:-4] + "end\u00e9"
     result = start(bench, version).chat(prompt)
     assert result["structuredContent"]["reply"].endswith("end\u00e9")
@@ -138,7 +157,7 @@ def test_a_prompt_of_that_many_characters_arrives_whole(bench: Any, version: str
     assert not any("0123456789" in argument for argument in bench.calls()[0]["argv"])
 
 
-# -- failures, each as Codex words it --------------------------------------------------------------------
+# -- failures, each as Codex words it --------------------------------------------------------------
 
 
 STRIKE = json.dumps({"error": {"message": "the model is on strike", "type": "server_error"}})
@@ -157,14 +176,18 @@ STRIKE = json.dumps({"error": {"message": "the model is on strike", "type": "ser
 )
 def test_a_failing_model_is_told_in_its_own_words(bench: Any, version: str, message: str) -> None:
     server = start(bench, version)
-    result = server.chat(steps("session", "started", "error " + message, "failed " + message, "exit 1"))
+    result = server.chat(
+        steps("session", "started", "error " + message, "failed " + message, "exit 1")
+    )
     text = failed(result, "the model is on strike", session=only_session(bench))
     assert text.count("the model is on strike") == 1 and "server_error" not in text
     assert not server.chat("next", session_id=only_session(bench)).get("isError")
 
 
 @both
-def test_a_failed_turn_that_had_said_something_gives_its_last_message(bench: Any, version: str) -> None:
+def test_a_failed_turn_that_had_said_something_gives_its_last_message(
+    bench: Any, version: str
+) -> None:
     result = start(bench, version).chat(
         steps(
             "session",
@@ -211,7 +234,10 @@ def test_an_unknown_session_on_0_77_gives_no_answer_from_a_new_one(bench: Any) -
 
 def test_an_unknown_session_on_0_169_is_told_with_what_to_do(bench: Any) -> None:
     text = failed(
-        start(bench, NEW).chat("hello", session_id=UNKNOWN), "no rollout found", UNKNOWN, "session_id"
+        start(bench, NEW).chat("hello", session_id=UNKNOWN),
+        "no rollout found",
+        UNKNOWN,
+        "session_id",
     )
     assert "codex resume" not in text
 
@@ -233,7 +259,7 @@ def test_a_turn_that_somebody_interrupts_is_a_failure_whatever_the_exit_code(
     code: int,
 ) -> None:
     server = start(bench, version)
-    result = server.chat(steps("session", "started", "say Halfway.", "exit %d" % code))
+    result = server.chat(steps("session", "started", "say Halfway.", f"exit {code}"))
     failed(result, "Halfway.", session=only_session(bench))
     assert not server.chat("go on", session_id=only_session(bench)).get("isError")
 
@@ -246,7 +272,9 @@ def test_codex_stopped_by_a_signal_from_outside_is_a_failure_and_the_session_goe
     import signal as signals
 
     server = start(bench, version)
-    id = server.start_call("codex_chat", {"prompt": steps("session", "started", "gate busy", "completed")})
+    id = server.start_call(
+        "codex_chat", {"prompt": steps("session", "started", "gate busy", "completed")}
+    )
     bench.reached("busy")
     session, pid = bench.calls()[0]["session"], bench.calls()[0]["pid"]
     os.killpg(pid, getattr(signals, signal))
@@ -258,7 +286,9 @@ def test_a_completed_turn_without_a_message_is_a_failure(bench: Any) -> None:
     failed(start(bench).chat(steps("session", "started", "completed")), session=only_session(bench))
 
 
-def test_a_prompt_over_codex_s_own_limit_says_so_and_names_no_session_that_was_not_kept(bench: Any) -> None:
+def test_a_prompt_over_codex_s_own_limit_says_so_and_names_no_session_that_was_not_kept(
+    bench: Any,
+) -> None:
     result = start(bench, NEW).chat("x" * (1 << 20))
     text = text_of(result)
     assert result["isError"] and "exceeds the maximum length of 1048576 characters" in text
@@ -275,10 +305,15 @@ def test_a_directory_that_vanishes_before_the_turn_is_named(bench: Any, version:
     session = session_of(server.chat("first"))
     first = server.start_call(
         "codex_chat",
-        {"prompt": steps("session", "gate hold", "started", "say ok", "completed"), "session_id": session},
+        {
+            "prompt": steps("session", "gate hold", "started", "say ok", "completed"),
+            "session_id": session,
+        },
     )
     bench.reached("hold")
-    second = server.start_call("codex_chat", {"prompt": "hello", "session_id": session, "cwd": gone})
+    second = server.start_call(
+        "codex_chat", {"prompt": "hello", "session_id": session, "cwd": gone}
+    )
     server.ask("ping")  # the second is in line
     shutil.rmtree(gone)
     bench.open("hold")
@@ -287,7 +322,7 @@ def test_a_directory_that_vanishes_before_the_turn_is_named(bench: Any, version:
     assert "installation" not in text
 
 
-# -- the working directory -------------------------------------------------------------------------------
+# -- the working directory -------------------------------------------------------------------------
 
 
 def directory_of(bench: Any, index: int = -1) -> str:
@@ -336,7 +371,9 @@ def test_cwd_of_a_session_is_known_after_a_restart(bench: Any, version: str) -> 
     assert directory_of(bench) == mine  # where it was started, not where it was last
 
 
-def test_cwd_falls_back_to_the_configured_one_when_the_session_file_cannot_be_read(bench: Any) -> None:
+def test_cwd_falls_back_to_the_configured_one_when_the_session_file_cannot_be_read(
+    bench: Any,
+) -> None:
     server = start(bench)
     session = session_of(server.chat("one", cwd=folder(bench, "mine")))
     server.close()
@@ -349,7 +386,8 @@ def test_a_call_that_waits_for_the_opening_one_works_in_its_directory(bench: Any
     mine = folder(bench, "mine")
     server = start(bench)
     opening = server.start_call(
-        "codex_chat", {"cwd": mine, "prompt": steps("session", "gate hold", "started", "say ok", "completed")}
+        "codex_chat",
+        {"cwd": mine, "prompt": steps("session", "gate hold", "started", "say ok", "completed")},
     )
     bench.reached("hold")
     session = only_session(bench)
@@ -384,7 +422,7 @@ def test_a_session_whose_directory_is_gone_says_so_and_takes_another(bench: Any)
     assert session_of(server.chat("three", session_id=session, cwd=bench.work)) == session
 
 
-# -- timeouts --------------------------------------------------------------------------------------------
+# -- timeouts --------------------------------------------------------------------------------------
 
 
 @both
@@ -401,7 +439,10 @@ def test_a_timeout_covers_the_wait_for_the_session(bench: Any) -> None:
     session = session_of(server.chat("one"))
     first = server.start_call(
         "codex_chat",
-        {"prompt": steps("session", "gate hold", "started", "say ok", "completed"), "session_id": session},
+        {
+            "prompt": steps("session", "gate hold", "started", "say ok", "completed"),
+            "session_id": session,
+        },
     )
     bench.reached("hold")
     failed(server.chat("two", session_id=session, timeout_ms=1000), "timeout_ms", session=session)
@@ -411,10 +452,12 @@ def test_a_timeout_covers_the_wait_for_the_session(bench: Any) -> None:
 
 
 def test_the_operator_s_timeout_holds_for_calls_without_their_own(bench: Any) -> None:
-    failed(start(bench, CODEX_MCP_TIMEOUT_MS="1000").chat(steps("session", "started", "hang")), "1 s")
+    failed(
+        start(bench, CODEX_MCP_TIMEOUT_MS="1000").chat(steps("session", "started", "hang")), "1 s"
+    )
 
 
-# -- the pure parts --------------------------------------------------------------------------------------
+# -- the pure parts --------------------------------------------------------------------------------
 
 ID = "01a20d51-f3bf-7ba0-ade3-57d6af34c3c4"
 STARTED = {"type": "thread.started", "thread_id": ID}
@@ -422,7 +465,10 @@ COMPLETED = {"type": "turn.completed", "usage": {"input_tokens": 1}}
 
 
 def message(text: Any) -> Dict[str, Any]:
-    return {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": text}}
+    return {
+        "type": "item.completed",
+        "item": {"id": "item_1", "type": "agent_message", "text": text},
+    }
 
 
 def folded(*events: Any, expected: Optional[str] = None) -> Any:
@@ -438,10 +484,24 @@ def folded(*events: Any, expected: Optional[str] = None) -> Any:
         ([STARTED, message("a"), COMPLETED], "a"),
         ([STARTED, message("a"), message("b"), COMPLETED], "b"),
         ([STARTED, message("a"), COMPLETED, message("b")], "a"),
-        ([STARTED, message("a"), COMPLETED, {"type": "turn.started"}, message("b"), COMPLETED], "b"),
+        (
+            [STARTED, message("a"), COMPLETED, {"type": "turn.started"}, message("b"), COMPLETED],
+            "b",
+        ),
         ([STARTED, message("a"), message(5), message(None), COMPLETED], "a"),
-        ([STARTED, message("a"), {"type": "item.updated", "item": message("b")["item"]}, COMPLETED], "a"),
-        ([STARTED, message("a"), {"type": "error", "message": "Reconnecting... 1/5"}, COMPLETED], "a"),
+        (
+            [
+                STARTED,
+                message("a"),
+                {"type": "item.updated", "item": message("b")["item"]},
+                COMPLETED,
+            ],
+            "a",
+        ),
+        (
+            [STARTED, message("a"), {"type": "error", "message": "Reconnecting... 1/5"}, COMPLETED],
+            "a",
+        ),
         ([STARTED, b"", b"noise", b"[]", b"\xff\xfe", b"{", message("a"), COMPLETED], "a"),
         ([dict(STARTED, thread_id=ID.upper()), message("a"), COMPLETED], "a"),
         ([STARTED, STARTED, message("a"), COMPLETED], "a"),
@@ -490,7 +550,10 @@ def test_turns_that_fail(events: List[Any], expected: Optional[str]) -> None:
         ('{"error": {"message": "{\\"error\\": {\\"message\\": \\"twice\\"}}"}}', "twice"),
         ('{"message":"short"}', "short"),
         ('{"detail":"The model is not supported"}', "The model is not supported"),
-        ('unexpected status 400: {"error":{"message":"inner","code":null}}', "unexpected status 400: inner"),
+        (
+            'unexpected status 400: {"error":{"message":"inner","code":null}}',
+            "unexpected status 400: inner",
+        ),
         ("a {brace} that is no JSON", "a {brace} that is no JSON"),
         ("\x1b[31mred\x1b[0m", "red"),
         ("Error: it broke\n\nStack backtrace:\n   0: <unknown>\n", "Error: it broke"),
@@ -532,12 +595,13 @@ BACKTRACE = "\n\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n"
             "Failed to create session: conflict",
         ),
         (
-            "2026-11-24T11:30:15.5Z ERROR codex_core::session: conflict\nError: it has a writer" + BACKTRACE,
+            "2026-11-24T11:30:15.5Z ERROR codex_core::session: conflict\nError: it has a writer"
+            + BACKTRACE,
             "Error: it has a writer",
         ),
         (
             "".join(
-                "2026-11-24T11:30:15.5Z ERROR codex_core::mcp: server %d is not there\n" % i
+                f"2026-11-24T11:30:15.5Z ERROR codex_core::mcp: server {i} is not there\n"
                 for i in range(80)
             )
             + "Error: no rollout found"
@@ -545,7 +609,9 @@ BACKTRACE = "\n\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n"
             "Error: no rollout found",
         ),
         (
-            "".join("loading plugin number %d\n" % i for i in range(200)) + "Error: it broke" + BACKTRACE,
+            "".join(f"loading plugin number {i}\n" for i in range(200))
+            + "Error: it broke"
+            + BACKTRACE,
             "Error: it broke",
         ),
         ("No prompt provided via stdin.\n", "No prompt provided via stdin."),

@@ -1,4 +1,5 @@
 """The fixture of the end-to-end tests: each runs with Codex 0.77.0 and 0.169.0, or the newest."""
+
 from __future__ import annotations
 
 import os

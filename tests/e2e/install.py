@@ -8,6 +8,7 @@
 What is there and starts is left alone, so a second run costs a second. tmux is installed if it is missing and
 this runs as root on a Debian-like system. Needs Python 3.10 or newer (the SDKs do), npm and node.
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +20,11 @@ from typing import Callable, List
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(os.path.dirname(os.path.dirname(HERE)), ".e2e")
 CODEX_VERSIONS = ("0.77.0", "0.169.0")
-ENVIRONMENTS = {"mcp-1": ["mcp>=1,<2"], "mcp-2": ["mcp>=2,<3"], "venv": ["pytest>=7", "pytest-timeout>=2"]}
+ENVIRONMENTS = {
+    "mcp-1": ["mcp>=1,<2"],
+    "mcp-2": ["mcp>=2,<3"],
+    "venv": ["pytest>=7", "pytest-timeout>=2"],
+}
 #: Seconds that one download may take; Codex is about 400 MB.
 BOUND = 900
 
@@ -37,8 +42,13 @@ def venv_python(name: str) -> str:
 def works(command: List[str], expected: str = "") -> bool:
     """Whether the command can be run and prints what is expected."""
     try:
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, timeout=60)
+        run = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return run.returncode == 0 and expected in run.stdout.decode("utf-8", "replace")
@@ -47,50 +57,76 @@ def works(command: List[str], expected: str = "") -> bool:
 def must(command: List[str], why: str) -> None:
     """Runs the command, a second time if it fails, and leaves with a clear text if it fails again."""
     for attempt in (1, 2):
-        print("install: %s" % " ".join(command), flush=True)
+        print(f"install: {' '.join(command)}", flush=True)
         try:
             code = subprocess.call(command, stdin=subprocess.DEVNULL, timeout=BOUND)
         except FileNotFoundError:
-            sys.exit("install: %s is missing; the end-to-end tests need it to %s" % (command[0], why))
+            sys.exit(f"install: {command[0]} is missing; the end-to-end tests need it to {why}")
         except subprocess.TimeoutExpired:
             code = -1
         if code == 0:
             return
-        print("install: that failed (%s), attempt %d of 2" % (code if code >= 0 else "too slow", attempt),
-              flush=True)
-    sys.exit("install: could not %s: `%s` failed twice; its output above says why" % (why, " ".join(command)))
+        print(
+            f"install: that failed ({code if code >= 0 else 'too slow'}), attempt {attempt} of 2",
+            flush=True,
+        )
+    sys.exit(
+        f"install: could not {why}: `{' '.join(command)}` failed twice; its output above says why"
+    )
 
 
 def provide(what: str, good: Callable[[], bool], *steps: List[str]) -> None:
     """Takes the steps unless all is well already, and checks that it is well then."""
     if good():
-        print("install: %s is there" % what)
+        print(f"install: {what} is there")
         return
     for step in steps:
         must(step, "install " + what)
     if not good():
-        sys.exit("install: %s was installed but does not work" % what)
+        sys.exit(f"install: {what} was installed but does not work")
 
 
 def main() -> None:
     if sys.version_info < (3, 10):
-        sys.exit("install: the MCP SDKs need Python 3.10 or newer, this is %s; run it as "
-                 "`python3.X tests/e2e/install.py`" % sys.version.split()[0])
+        sys.exit(
+            f"install: the MCP SDKs need Python 3.10 or newer, this is {sys.version.split()[0]}; run it as "
+            "`python3.X tests/e2e/install.py`"
+        )
     os.makedirs(ROOT, exist_ok=True)
     for version in CODEX_VERSIONS:
-        provide("Codex " + version, lambda: works([codex_path(version), "--version"], version),
-                ["npm", "install", "--no-audit", "--no-fund", "--prefix",
-                 os.path.join(ROOT, "codex-" + version), "@openai/codex@" + version])
+        provide(
+            "Codex " + version,
+            lambda: works([codex_path(version), "--version"], version),
+            [
+                "npm",
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--prefix",
+                os.path.join(ROOT, "codex-" + version),
+                "@openai/codex@" + version,
+            ],
+        )
     for name, packages in ENVIRONMENTS.items():
-        python, module = venv_python(name), "mcp" if name.startswith("mcp") else "pytest, pytest_timeout"
-        provide(name, lambda: works([python, "-c", "import " + module]),
-                [sys.executable, "-m", "venv", "--clear", os.path.join(ROOT, name)],
-                [python, "-m", "pip", "install", "--quiet"] + packages)
+        python, module = (
+            venv_python(name),
+            "mcp" if name.startswith("mcp") else "pytest, pytest_timeout",
+        )
+        provide(
+            name,
+            lambda: works([python, "-c", "import " + module]),
+            [sys.executable, "-m", "venv", "--clear", os.path.join(ROOT, name)],
+            [python, "-m", "pip", "install", "--quiet"] + packages,
+        )
     if not shutil.which("tmux"):
         if os.geteuid() != 0 or not shutil.which("apt-get"):
             sys.exit("install: tmux is missing; install it, the tests look at `codex resume` in it")
-        provide("tmux", lambda: shutil.which("tmux") is not None, ["apt-get", "update", "-qq"],
-                ["apt-get", "install", "-y", "-qq", "tmux"])
+        provide(
+            "tmux",
+            lambda: shutil.which("tmux") is not None,
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-y", "-qq", "tmux"],
+        )
 
 
 if __name__ == "__main__":

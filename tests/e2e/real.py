@@ -1,4 +1,5 @@
 """What the end-to-end tests stand on: a real Codex with a loopback model, its processes, and a terminal."""
+
 from __future__ import annotations
 
 import glob
@@ -16,8 +17,13 @@ from install import codex_path
 from loopback_model import LoopbackModel, text_of, write_codex_home
 
 #: The settings of the server; a developer's own must not reach a test.
-SETTINGS = ("CODEX_MCP_SANDBOX", "CODEX_MCP_TIMEOUT_MS", "CODEX_MCP_MAX_PARALLEL",
-            "CODEX_PERSISTENT_MCP_ORIGIN", "CODEX_PERSISTENT_MCP_ACTIVE")
+SETTINGS = (
+    "CODEX_MCP_SANDBOX",
+    "CODEX_MCP_TIMEOUT_MS",
+    "CODEX_MCP_MAX_PARALLEL",
+    "CODEX_PERSISTENT_MCP_ORIGIN",
+    "CODEX_PERSISTENT_MCP_ACTIVE",
+)
 
 
 def wait(found: Callable[[], Any], what: Any, bound: float = BOUND) -> Any:
@@ -27,7 +33,7 @@ def wait(found: Callable[[], Any], what: Any, bound: float = BOUND) -> Any:
         value = found()
         if value:
             return value
-        assert time.monotonic() < end, "no %s within %g s" % (what() if callable(what) else what, bound)
+        assert time.monotonic() < end, f"no {what() if callable(what) else what} within {bound:g} s"
         time.sleep(0.02)
 
 
@@ -45,12 +51,14 @@ class Process(NamedTuple):
 def read_process(pid: int) -> Optional[Process]:
     """The process `pid`, None if there is none."""
     try:
-        with open("/proc/%d/stat" % pid) as file:
+        with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
-        with open("/proc/%d/cmdline" % pid, "rb") as cmdline:
+        with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
             command = cmdline.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-        with open("/proc/%d/environ" % pid, "rb") as environ:
-            return Process(pid, int(fields[1]), fields[19], fields[0], command, b"\0" + environ.read())
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            return Process(
+                pid, int(fields[1]), fields[19], fields[0], command, b"\0" + environ.read()
+            )
     except (OSError, IndexError):
         return None
 
@@ -76,7 +84,9 @@ class Real:
     def __init__(self, version: str) -> None:
         self.version, self.old = version, version == "0.77.0"
         self.codex = codex_path(version)
-        assert os.access(self.codex, os.X_OK), "%s is missing; run `python tests/e2e/install.py`" % self.codex
+        assert os.access(self.codex, os.X_OK), (
+            f"{self.codex} is missing; run `python tests/e2e/install.py`"
+        )
         self.root = os.path.realpath(tempfile.mkdtemp(prefix="e2e-"))
         self.home, self.work = os.path.join(self.root, "home"), os.path.join(self.root, "work")
         # An empty HOME: Codex starts login shells, and a developer's profile is not to be tested.
@@ -85,13 +95,18 @@ class Real:
         os.mkdir(self.person)
         self.model = LoopbackModel().__enter__()
         self.configure()
-        self.env = dict({name: "" for name in SETTINGS}, CODEX_BIN=self.codex, CODEX_HOME=self.home,
-                        CODEX_MCP_CWD=self.work, HOME=self.person)
+        self.env = dict(
+            {name: "" for name in SETTINGS},
+            CODEX_BIN=self.codex,
+            CODEX_HOME=self.home,
+            CODEX_MCP_CWD=self.work,
+            HOME=self.person,
+        )
         self.clients: List[Client] = []
 
     def configure(self, more: str = "") -> None:
         """Writes Codex's config.toml, with `more` at its end."""
-        trust = '[projects."%s"]\ntrust_level = "trusted"\n' % self.work
+        trust = f'[projects."{self.work}"]\ntrust_level = "trusted"\n'
         write_codex_home(self.home, self.model.url, trust + more)
 
     def start(self, name: str = "test-client", env: Dict[str, str] = {}, **options: Any) -> Client:
@@ -116,12 +131,17 @@ class Real:
 
     def outputs(self) -> List[str]:
         """What the tools that the model called gave back, as the newest request has it."""
-        return [str(item.get("output")) for item in self.last_request()["input"]
-                if item.get("type") == "function_call_output"]
+        return [
+            str(item.get("output"))
+            for item in self.last_request()["input"]
+            if item.get("type") == "function_call_output"
+        ]
 
     def rollouts(self) -> List[str]:
         """The session files."""
-        return glob.glob(os.path.join(glob.escape(self.home), "sessions", "*", "*", "*", "rollout-*"))
+        return glob.glob(
+            os.path.join(glob.escape(self.home), "sessions", "*", "*", "*", "rollout-*")
+        )
 
     def processes(self) -> List[Process]:
         """All processes that have this Codex home in their environment, and their descendants."""
@@ -158,17 +178,47 @@ class Real:
 class Terminal:
     """A program in a tmux window of its own tmux server."""
 
-    def __init__(self, real: Real, arguments: List[str], width: int = 120, height: int = 40) -> None:
-        self._socket = os.path.join(real.root, "tmux-%d" % time.monotonic_ns())
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
-        subprocess.run(["tmux", "-S", self._socket, "-f", "/dev/null", "new-session", "-d", "-x", str(width),
-                        "-y", str(height), "-c", real.work, "env", "CODEX_HOME=" + real.home,
-                        "HOME=" + real.person, real.codex] + arguments,
-                       check=True, timeout=BOUND, env=dict(environment, TERM="xterm-256color"))
+    def __init__(
+        self, real: Real, arguments: List[str], width: int = 120, height: int = 40
+    ) -> None:
+        self._socket = os.path.join(real.root, f"tmux-{time.monotonic_ns()}")
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("TMUX")
+        }
+        subprocess.run(
+            [
+                "tmux",
+                "-S",
+                self._socket,
+                "-f",
+                "/dev/null",
+                "new-session",
+                "-d",
+                "-x",
+                str(width),
+                "-y",
+                str(height),
+                "-c",
+                real.work,
+                "env",
+                "CODEX_HOME=" + real.home,
+                "HOME=" + real.person,
+                real.codex,
+            ]
+            + arguments,
+            check=True,
+            timeout=BOUND,
+            env=dict(environment, TERM="xterm-256color"),
+        )
 
     def _tmux(self, *arguments: str) -> str:
-        run = subprocess.run(["tmux", "-S", self._socket] + list(arguments), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=BOUND)
+        run = subprocess.run(
+            ["tmux", "-S", self._socket] + list(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=BOUND,
+        )
         return run.stdout.decode("utf-8", "replace")
 
     def screen(self) -> str:
@@ -181,11 +231,14 @@ class Terminal:
 
     def wait_for(self, text: str, bound: float = BOUND) -> str:
         """Waits until the window shows `text`, however it is wrapped, and returns the picture."""
+
         def shown() -> Optional[str]:
             picture = self.screen()
             return picture if re.sub(r"\s+", "", text) in re.sub(r"\s+", "", picture) else None
 
-        return wait(shown, lambda: "%r in the terminal, which shows:\n%s\n" % (text, self.screen()), bound)
+        return wait(
+            shown, lambda: f"{text!r} in the terminal, which shows:\n{self.screen()}\n", bound
+        )
 
     def close(self) -> None:
         """Closes the window, as a person does: the program in it sees its terminal go."""

@@ -3,6 +3,7 @@
 Run by the virtual environment of the SDK, 1.x or 2.x: `sdk_client.py {"mode": ..., ...}`. It uses
 nothing but what both have, and what each calls a thing by its own name.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +17,9 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 
 @contextlib.asynccontextmanager
-async def connect(mode: str, server: StdioServerParameters, told: Dict[str, Any]) -> AsyncIterator[Any]:
+async def connect(
+    mode: str, server: StdioServerParameters, told: Dict[str, Any]
+) -> AsyncIterator[Any]:
     """A connected client, and in `told` the revision it speaks."""
     if hasattr(mcp, "Client"):
         who = mcp.types.Implementation(name="sdk", version="2")
@@ -50,28 +53,43 @@ async def main(order: Dict[str, Any]) -> Dict[str, Any]:
     server = StdioServerParameters(command=order["command"], args=order["args"], env=order["env"])
     async with connect(order["mode"], server, told) as client:
         told["tools"] = [tool.name for tool in (await client.list_tools()).tools]
-        first = plain(await client.call_tool("codex_chat", {
-            "prompt": "One.\nMODEL:RUN sleep 2\nMODEL:SAY First."}, progress_callback=on_progress))
+        first = plain(
+            await client.call_tool(
+                "codex_chat",
+                {"prompt": "One.\nMODEL:RUN sleep 2\nMODEL:SAY First."},
+                progress_callback=on_progress,
+            )
+        )
         assert not first.get("isError"), first
         told["first"] = first
         session = {"session_id": first["structuredContent"]["session_id"]}
-        told["second"] = plain(await client.call_tool("codex_chat", dict(
-            session, prompt="Two.\nMODEL:SAY Second.")))
+        told["second"] = plain(
+            await client.call_tool("codex_chat", dict(session, prompt="Two.\nMODEL:SAY Second."))
+        )
         told["error"] = plain(await client.call_tool("codex_chat", {"promt": "Oh."}))
 
         async with anyio.create_task_group() as group:
+
             async def long_call() -> None:
-                await client.call_tool("codex_chat", dict(session, prompt="MODEL:RUN sleep 303"),
-                                       progress_callback=until_it_runs)
+                await client.call_tool(
+                    "codex_chat",
+                    dict(session, prompt="MODEL:RUN sleep 303"),
+                    progress_callback=until_it_runs,
+                )
 
             group.start_soon(long_call)
             with anyio.fail_after(60):
                 await running.wait()
             group.cancel_scope.cancel()
         told["cancelled"] = True
-        if order["goes_on"]:  # an SDK that tells the server of the cancel can use the session at once
-            told["third"] = plain(await client.call_tool(
-                "codex_chat", dict(session, prompt="Three.\nMODEL:SAY Third.", timeout_ms=30000)))
+        if order[
+            "goes_on"
+        ]:  # an SDK that tells the server of the cancel can use the session at once
+            told["third"] = plain(
+                await client.call_tool(
+                    "codex_chat", dict(session, prompt="Three.\nMODEL:SAY Third.", timeout_ms=30000)
+                )
+            )
     return dict(told, progress=progress)
 
 

@@ -3,6 +3,7 @@
 The run is whole: Codex's Node shim, its native binary, and a shell command of its, in the sandbox (where
 Codex gives it a POSIX session of its own) and without one.
 """
+
 from __future__ import annotations
 
 import os
@@ -41,14 +42,24 @@ def end(client: Client, steps: List[object]) -> None:
             os.kill(client.process.pid, getattr(signal, str(step)))
 
 
-def run_with_a_command(real: Real, client: Client, sandbox: str, command: str = "sleep 302") -> List[Process]:
+def run_with_a_command(
+    real: Real, client: Client, sandbox: str, command: str = "sleep 302"
+) -> List[Process]:
     """Starts a turn, waits until its command runs, all sleeps in it, and returns all processes of the run."""
-    client.start_call("codex_chat", {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t")
-    wait(lambda: len([p for p in real.processes() if p.command == "sleep 302"]) == command.count("sleep"),
-         "command of Codex")
+    client.start_call(
+        "codex_chat", {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t"
+    )
+    wait(
+        lambda: (
+            len([p for p in real.processes() if p.command == "sleep 302"]) == command.count("sleep")
+        ),
+        "command of Codex",
+    )
     members = [p for p in real.processes() if p.pid != client.process.pid]
     commands = [p.command for p in members]
-    assert any(c.startswith("node ") for c in commands) and any("/vendor/" in c for c in commands), commands
+    assert any(c.startswith("node ") for c in commands) and any(
+        "/vendor/" in c for c in commands
+    ), commands
     return members
 
 
@@ -64,11 +75,16 @@ def test_nothing_of_a_run_is_left(real: Real, ending: str, sandbox: str) -> None
     end(client, steps)
     client.process.wait(GONE + SLACK)
     left = time.monotonic() - begin
-    wait(lambda: not still_there(members), lambda: "end of %s" % [p[:5] for p in still_there(members)],
-         max(0.1, GONE + SLACK - left))
+    wait(
+        lambda: not still_there(members),
+        lambda: f"end of {[p[:5] for p in still_there(members)]}",
+        max(0.1, GONE + SLACK - left),
+    )
     gone = time.monotonic() - begin
-    assert remaining(lambda: [p.pid for p in real.processes()], begin + GONE + SLACK) == []  # nothing new either
-    print("server left after %.2f s, all gone after %.2f s" % (left, gone))
+    assert (
+        remaining(lambda: [p.pid for p in real.processes()], begin + GONE + SLACK) == []
+    )  # nothing new either
+    print(f"server left after {left:.2f} s, all gone after {gone:.2f} s")
     assert left < LEFT + SLACK or "SIGKILL" in steps
     answer = real.start().chat("Go on.", session_id=session)
     assert session_of(answer) == session
@@ -77,12 +93,19 @@ def test_nothing_of_a_run_is_left(real: Real, ending: str, sandbox: str) -> None
 
 @pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
 @pytest.mark.parametrize("ending", ["SIGINT", "SIGKILL to the server alone"])
-@pytest.mark.parametrize("command", ["trap '' HUP INT TERM; sleep 302; true",
-                                     "nohup sleep 302 >/dev/null 2>&1 & sleep 302"])
-def test_a_command_that_ignores_signals_goes_too(real: Real, command: str, ending: str, sandbox: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["trap '' HUP INT TERM; sleep 302; true", "nohup sleep 302 >/dev/null 2>&1 & sleep 302"],
+)
+def test_a_command_that_ignores_signals_goes_too(
+    real: Real, command: str, ending: str, sandbox: str
+) -> None:
     client = real.start(env={"CODEX_MCP_SANDBOX": sandbox})
     members = run_with_a_command(real, client, sandbox, command)
     end(client, ENDINGS[ending])
     client.process.wait(GONE + SLACK)
-    wait(lambda: not still_there(members), lambda: "end of %s" % [p[:5] for p in still_there(members)],
-         GONE + SLACK)
+    wait(
+        lambda: not still_there(members),
+        lambda: f"end of {[p[:5] for p in still_there(members)]}",
+        GONE + SLACK,
+    )

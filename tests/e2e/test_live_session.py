@@ -19,7 +19,9 @@ class Shared:
     def __init__(self, real: Real, *options: str) -> None:
         self.real = real
         self.client: Client = real.start()
-        self.session = session_of(self.client.chat("My cat is called Pomponius.\nMODEL:SAY A fine name."))
+        self.session = session_of(
+            self.client.chat("My cat is called Pomponius.\nMODEL:SAY A fine name.")
+        )
         self.window = Terminal(real, ["resume", *options, self.session])
         self.window.wait_for("A fine name.")
 
@@ -35,7 +37,9 @@ class Shared:
 
     def ran_live(self, result: Any) -> bool:
         assert session_of(result) == self.session
-        return any("open elsewhere" in text for text in result["structuredContent"].get("warnings", []))
+        return any(
+            "open elsewhere" in text for text in result["structuredContent"].get("warnings", [])
+        )
 
     def lock_is_held(self) -> bool:
         """Whether anybody holds the session's writer lock."""
@@ -43,7 +47,7 @@ class Shared:
         if not os.path.exists(path):
             return False
         with open("/proc/locks") as locks:
-            return ":%d " % os.stat(path).st_ino in locks.read()
+            return f":{os.stat(path).st_ino} " in locks.read()
 
 
 @pytest.fixture
@@ -57,7 +61,9 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
     shared: Shared,
 ) -> None:
     result = shared.chat("The agent asks about the harbour.\nMODEL:SAY The harbour is deep.")
-    assert shared.ran_live(result) and result["structuredContent"]["reply"] == "The harbour is deep."
+    assert (
+        shared.ran_live(result) and result["structuredContent"]["reply"] == "The harbour is deep."
+    )
     assert (
         result["structuredContent"]["usage"]["input_tokens"] == 20
     )  # the whole session's, as `codex exec` says it
@@ -68,10 +74,15 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
 
     shared.person("The person adds: MODEL:SAY The lighthouse is red.")
     wait(lambda: "lighthouse" in shared.real.heard(), "the person's message at the model")
-    wait(lambda: shared.window.screen().count("The lighthouse is red.") > 1, "the answer to the person")
+    wait(
+        lambda: shared.window.screen().count("The lighthouse is red.") > 1,
+        "the answer to the person",
+    )
     result = shared.chat("What colour is it?\nMODEL:SAY As red as you said.")
     assert shared.ran_live(result)
-    assert "The person adds" in shared.real.heard() and "The harbour is deep." in shared.real.heard()
+    assert (
+        "The person adds" in shared.real.heard() and "The harbour is deep." in shared.real.heard()
+    )
     shared.window.wait_for("As red as you said.")
 
     shared.window.close()
@@ -81,13 +92,15 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
     result = shared.chat("Minutes later.\nMODEL:SAY Two.")
     assert not shared.ran_live(result) and result["structuredContent"]["reply"] == "Two."
     heard = shared.real.heard()
-    assert [text in heard for text in ("Pomponius", "lighthouse", "At once.", "Minutes later.")] == [True] * 4
+    assert [
+        text in heard for text in ("Pomponius", "lighthouse", "At once.", "Minutes later.")
+    ] == [True] * 4
     assert len(shared.real.rollouts()) == 1
 
 
 @pytest.mark.parametrize("end", ["timeout", "cancel", "server leaves"])
 def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, end: str) -> None:
-    marker = "sleep 54%d" % os.getpid()
+    marker = f"sleep 54{os.getpid()}"
     id = shared.client.start_call(
         "codex_chat",
         {
@@ -120,7 +133,9 @@ def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -
     shared.person("The person is first. MODEL:WAIT 8")
     wait(lambda: "The person is first" in shared.real.heard(), "the person's message at the model")
     id = shared.client.start_call(
-        "codex_chat", {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session}, token="p"
+        "codex_chat",
+        {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session},
+        token="p",
     )
     shared.client.wait_for(
         lambda: re.search("[Ww]ait.*turn", str(shared.client.progress("p"))), "progress of the wait"
@@ -128,11 +143,15 @@ def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -
     assert shared.client.result(id)["structuredContent"]["reply"] == "The agent is second."
     screen = re.sub(r"\s+", " ", shared.window.wait_for("The agent is second."))
     # The person's message, its answer, and only then the agent's message.
-    assert re.search("The person is first.*You wrote: The person is first.*AI agent test-client", screen)
+    assert re.search(
+        "The person is first.*You wrote: The person is first.*AI agent test-client", screen
+    )
 
 
 def test_after_the_person_pressed_escape_the_agents_next_call_answers(shared: Shared) -> None:
-    id = shared.client.start_call("codex_chat", {"prompt": "MODEL:WAIT 60", "session_id": shared.session})
+    id = shared.client.start_call(
+        "codex_chat", {"prompt": "MODEL:WAIT 60", "session_id": shared.session}
+    )
     shared.window.wait_for("esc to interrupt")
     shared.window.type("Escape")
     assert "interrupted" in text_of(shared.client.result(id))
@@ -142,13 +161,17 @@ def test_after_the_person_pressed_escape_the_agents_next_call_answers(shared: Sh
 def test_a_guard_reviews_in_an_open_session_only_where_that_is_read_only(newest: Real) -> None:
     shared = Shared(newest, "-s", "read-only")
     order = "Check this.\nMODEL:RUN touch written; echo touched\nMODEL:SAY GO"
-    result = shared.client.call("codex_guard_final", {"change_summary": order, "session_id": shared.session})
+    result = shared.client.call(
+        "codex_guard_final", {"change_summary": order, "session_id": shared.session}
+    )
     assert shared.ran_live(result) and result["structuredContent"]["review"] == "GO"
     assert os.listdir(newest.work) == []
     shared.window.close()
     wider = Shared(newest, "-s", "workspace-write")
     before = len(newest.model.requests)
-    result = wider.client.call("codex_guard_final", {"change_summary": order, "session_id": wider.session})
+    result = wider.client.call(
+        "codex_guard_final", {"change_summary": order, "session_id": wider.session}
+    )
     assert result["isError"] is True and "read-only" in text_of(result)
     assert len(newest.model.requests) == before and os.listdir(newest.work) == []
     wider.window.close()
@@ -156,10 +179,15 @@ def test_a_guard_reviews_in_an_open_session_only_where_that_is_read_only(newest:
 
 def test_only_the_person_approves_what_codex_asks_for(newest: Real) -> None:
     shared = Shared(newest, "-a", "on-request", "-s", "workspace-write")
-    prompt = {"session_id": shared.session, "prompt": "MODEL:ASK echo all right > asked\nMODEL:SAY Asked."}
+    prompt = {
+        "session_id": shared.session,
+        "prompt": "MODEL:ASK echo all right > asked\nMODEL:SAY Asked.",
+    }
     id = shared.client.start_call("codex_chat", prompt, token="p")
     shared.window.wait_for("Would you like to run the following command?")
-    shared.client.wait_for(lambda: "approv" in str(shared.client.progress("p")), "progress of the request")
+    shared.client.wait_for(
+        lambda: "approv" in str(shared.client.progress("p")), "progress of the request"
+    )
     assert os.listdir(newest.work) == []
     shared.window.type("y")
     assert shared.client.result(id)["structuredContent"]["reply"] == "Asked."

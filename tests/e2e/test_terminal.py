@@ -1,4 +1,5 @@
 """What a person sees in a terminal: `codex resume` shows all, and the picker tells sessions apart."""
+
 from __future__ import annotations
 
 import os
@@ -6,10 +7,20 @@ import os
 from client import session_of
 from real import Real, Terminal
 
-CLIENTS = ("claude-code", "codex-mcp-client", "an-agent-with-a-name-that-is-much-longer-than-any-other")
+CLIENTS = (
+    "claude-code",
+    "codex-mcp-client",
+    "an-agent-with-a-name-that-is-much-longer-than-any-other",
+)
 REQUESTS = {
-    "codex_chat": ("prompt", "Find out why the build of the documentation fails on every second Tuesday"),
-    "codex_guard_plan": ("requirements", "Add a button that prints the whole page in colour, or in black"),
+    "codex_chat": (
+        "prompt",
+        "Find out why the build of the documentation fails on every second Tuesday",
+    ),
+    "codex_guard_plan": (
+        "requirements",
+        "Add a button that prints the whole page in colour, or in black",
+    ),
     "codex_guard_final": ("change_summary", "Moved the parser into a module of its own, tests too"),
 }
 #: Characters of a request that the picker must show at least.
@@ -22,9 +33,16 @@ def test_codex_resume_shows_the_conversation_and_the_agent_goes_on_afterwards(re
     client.chat("And how wide?\nMODEL:SAY Two horses wide.", session_id=session)
     with Terminal(real, ["resume", session]) as terminal:
         picture = terminal.wait_for("Two horses wide.")
-        for text in ("AI agent test", "How tall is the tower?", "As tall as nine oaks.", "And how wide?"):
+        for text in (
+            "AI agent test",
+            "How tall is the tower?",
+            "As tall as nine oaks.",
+            "And how wide?",
+        ):
             assert text in picture, picture
-        if real.old:  # with 0.169.0 the window's daemon holds the session until about a minute after its end
+        if (
+            real.old
+        ):  # with 0.169.0 the window's daemon holds the session until about a minute after its end
             terminal.type("-l", "Is it old?")
             terminal.wait_for("Is it old?")
             terminal.type("Enter")
@@ -32,7 +50,9 @@ def test_codex_resume_shows_the_conversation_and_the_agent_goes_on_afterwards(re
     if real.old:
         answer = client.chat("Go on.", session_id=session)
         assert session_of(answer) == session
-        assert answer["structuredContent"]["reply"].startswith("This is message 4 of the conversation")
+        assert answer["structuredContent"]["reply"].startswith(
+            "This is message 4 of the conversation"
+        )
         assert "Is it old?" in real.heard()
 
 
@@ -45,11 +65,15 @@ def test_the_picker_tells_the_sessions_of_agents_apart(newest: Real) -> None:
                 arguments["plan"] = "1. Look. 2. Do."
             session_of(client.call(tool, arguments))
     with Terminal(newest, ["resume", "--include-non-interactive"]) as terminal:
-        terminal.wait_for("%d / %d" % (1, len(CLIENTS) * len(REQUESTS)))
+        terminal.wait_for(f"1 / {len(CLIENTS) * len(REQUESTS)}")
         picture = terminal.screen()
     lines = [line for line in picture.splitlines() if "AI agent" in line]
     assert len(lines) == len(CLIENTS) * len(REQUESTS), picture
     for line in lines:
         request = next(text for _, text in REQUESTS.values() if text[:9] in line)
-        shown = len(os.path.commonprefix([request + " ", line[line.find(request[:9]):].replace("...", " ")]))
-        assert shown >= VISIBLE, "only %d characters of the request in %r" % (shown, line)
+        shown = len(
+            os.path.commonprefix(
+                [request + " ", line[line.find(request[:9]) :].replace("...", " ")]
+            )
+        )
+        assert shown >= VISIBLE, f"only {shown} characters of the request in {line!r}"

@@ -1,4 +1,5 @@
 """Calls on the real Codex: what the user asks for is what the model gets, and what it says comes back."""
+
 from __future__ import annotations
 
 import os
@@ -34,11 +35,27 @@ def test_a_session_keeps_its_context_also_after_a_restart_of_the_server(real: Re
     assert len(real.rollouts()) == 1
 
 
-@pytest.mark.parametrize("tool, arguments", [
-    ("codex_guard_plan", {"requirements": "Keep the crown safe.", "plan": "Lock it up.",
-                          "constraints": "No noise."}),
-    ("codex_guard_final", {"change_summary": "Keep the crown safe.", "test_results": "Lock it up.",
-                           "open_questions": "No noise."})])
+@pytest.mark.parametrize(
+    "tool, arguments",
+    [
+        (
+            "codex_guard_plan",
+            {
+                "requirements": "Keep the crown safe.",
+                "plan": "Lock it up.",
+                "constraints": "No noise.",
+            },
+        ),
+        (
+            "codex_guard_final",
+            {
+                "change_summary": "Keep the crown safe.",
+                "test_results": "Lock it up.",
+                "open_questions": "No noise.",
+            },
+        ),
+    ],
+)
 def test_a_guard_reviews_and_can_not_write(real: Real, tool: str, arguments: dict) -> None:
     first = next(iter(arguments))
     order = "\nMODEL:RUN touch written; echo touched\nMODEL:SAY GO"
@@ -50,7 +67,9 @@ def test_a_guard_reviews_and_can_not_write(real: Real, tool: str, arguments: dic
     assert result["structuredContent"][REPLIES[tool]] == "GO"
     assert "touched" in real.outputs()[-1]
     heard = real.heard()
-    assert [text in heard for text in ("Keep the crown safe.", "Lock it up.", "No noise.")] == [True] * 3
+    assert [text in heard for text in ("Keep the crown safe.", "Lock it up.", "No noise.")] == [
+        True
+    ] * 3
     mode = "<sandbox_mode>read-only</sandbox_mode>" if real.old else "`sandbox_mode` is `read-only`"
     assert mode in heard
     assert os.listdir(real.work) == ["by-chat"]
@@ -58,10 +77,13 @@ def test_a_guard_reviews_and_can_not_write(real: Real, tool: str, arguments: dic
 
 def test_a_guard_can_not_write_in_a_session_that_could(real: Real) -> None:
     client = real.start()
-    session = session_of(client.chat("Write.\nMODEL:RUN touch by-chat; echo touched",
-                                     sandbox="workspace-write"))
-    client.call("codex_guard_final", {"change_summary": "Done.\nMODEL:RUN touch by-guard; echo touched",
-                                      "session_id": session})
+    session = session_of(
+        client.chat("Write.\nMODEL:RUN touch by-chat; echo touched", sandbox="workspace-write")
+    )
+    client.call(
+        "codex_guard_final",
+        {"change_summary": "Done.\nMODEL:RUN touch by-guard; echo touched", "session_id": session},
+    )
     assert "touched" in real.outputs()[-1]
     assert os.listdir(real.work) == ["by-chat"]
 
@@ -84,10 +106,12 @@ def test_an_overridden_model_and_effort_hold_for_one_call(real: Real) -> None:
 
 
 @pytest.mark.parametrize("status, words", [(500, "high demand"), (400, "the model is on strike")])
-def test_a_failing_model_is_told_in_words_and_the_session_lives(real: Real, status: int, words: str) -> None:
+def test_a_failing_model_is_told_in_words_and_the_session_lives(
+    real: Real, status: int, words: str
+) -> None:
     client = real.start()
     session = session_of(client.chat("Begin."))
-    result = client.chat("MODEL:FAIL %d" % status, session_id=session)
+    result = client.chat(f"MODEL:FAIL {status}", session_id=session)
     text = text_of(result)
     assert result["isError"] and words in text and "codex resume " + session in text, text
     assert '{"' not in text and "backtrace" not in text.lower(), text
@@ -97,7 +121,9 @@ def test_a_failing_model_is_told_in_words_and_the_session_lives(real: Real, stat
 def test_an_unknown_session_is_refused_and_costs_no_turn(real: Real) -> None:
     client = real.start()
     client.chat("So that the model has been asked once.")
-    for _ in range(20 if real.old else 3):  # 0.77.0 begins a new session, and must be stopped in time
+    for _ in range(
+        20 if real.old else 3
+    ):  # 0.77.0 begins a new session, and must be stopped in time
         unknown = str(uuid.uuid4())
         result = client.chat("Nobody must hear this.", session_id=unknown)
         text = text_of(result)
@@ -118,7 +144,9 @@ def test_a_prompt_over_the_limit_of_codex_fails_in_words(newest: Real) -> None:
     assert "maximum length of 1048576 characters" in text and "shorter" in text, text
 
 
-def test_a_timeout_during_a_command_leaves_nothing_running_and_the_session_goes_on(real: Real) -> None:
+def test_a_timeout_during_a_command_leaves_nothing_running_and_the_session_goes_on(
+    real: Real,
+) -> None:
     client = real.start()
     before = [process.pid for process in real.processes()]
     call = client.start_call("codex_chat", {"prompt": "MODEL:RUN sleep 301", "timeout_ms": 4000})
@@ -135,13 +163,23 @@ def test_a_timeout_during_a_command_leaves_nothing_running_and_the_session_goes_
 def test_two_servers_on_one_session_take_turns(real: Real) -> None:
     clients = [real.start("left"), real.start("right")]
     session = session_of(clients[0].chat("Begin.\nMODEL:SAY Begun."))
-    calls = [(client, client.start_call("codex_chat", {
-        "prompt": "MODEL:WAIT 0.3\nMODEL:SAY Answer %d." % number, "session_id": session}))
-        for number, client in enumerate(clients * 3)]
+    calls = [
+        (
+            client,
+            client.start_call(
+                "codex_chat",
+                {"prompt": f"MODEL:WAIT 0.3\nMODEL:SAY Answer {number}.", "session_id": session},
+            ),
+        )
+        for number, client in enumerate(clients * 3)
+    ]
     results = [client.result(call) for client, call in calls]
     assert [(r.get("structuredContent") or r)["reply"] for r in results] == [
-        "Answer %d." % n for n in range(6)]
+        f"Answer {n}." for n in range(6)
+    ]
     # Each turn began when the one before it was over: each time the model heard one answer more.
-    answers = [[i for i in request["input"] if i.get("role") == "assistant"] for request in
-               real.model.requests]
+    answers = [
+        [i for i in request["input"] if i.get("role") == "assistant"]
+        for request in real.model.requests
+    ]
     assert [len(each) for each in answers] == list(range(7))
