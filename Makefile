@@ -17,6 +17,7 @@ e2e:             ## the tests with the real Codex CLI and real MCP clients, from
 
 lint: .venv/made ## style and types
 	$(RUN) -m ruff check --isolated --select E4,E7,E9,F,W .
+	$(RUN) -m ruff check --isolated --select E501,UP031,UP032 --line-length 100 tests
 	$(RUN) -m ruff check --isolated --select E,F,W,B --line-length 110 codex_persistent_mcp.py
 	$(RUN) -m ruff format --check --isolated --line-length 100 tests
 	$(RUN) -m mypy codex_persistent_mcp.py

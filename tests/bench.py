@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measures what the server costs, against the floor that the machine sets: the table in the README.
 
-Each row alternates between the server and its floor, so that a busy machine slows both, and tells medians.
-The Codex of most rows is a shell script that answers at once: a slow one would hide what the server adds.
+Each row alternates between the server and its floor, so that a busy machine slows both, and tells
+medians. The Codex of most rows is a shell script that answers at once: a slow one would hide what
+the server adds.
 
     bench.py [--quick] [--program FILE] [ROW ...]
 """
@@ -40,7 +41,7 @@ ROWS = ("start", "call", "real", "parallel", "queue", "long", "memory", "reply",
 
 
 def quick(does: str) -> str:
-    """A Codex in shell, which starts in a millisecond: reads its prompt, does `does`, says "done"."""
+    """A Codex in shell, there in a millisecond: reads its prompt, does `does`, says "done"."""
     return f"""#!/bin/sh
 id={SESSION}
 for one; do [ "$last" = resume ] && id=$one; last=$one; done
@@ -49,7 +50,8 @@ echo '{{"type":"thread.started","thread_id":"'$id'"}}'
 echo '{{"type":"turn.started"}}'
 {does}
 echo '{{"type":"item.completed","item":{{"id":"item_0","type":"agent_message","text":"done"}}}}'
-echo '{{"type":"turn.completed","usage":{{"input_tokens":10,"cached_input_tokens":0,"output_tokens":5}}}}'
+echo '{{"type":"turn.completed","usage":{{"input_tokens":10,\
+"cached_input_tokens":0,"output_tokens":5}}}}'
 """
 
 
@@ -62,7 +64,7 @@ for line in open(sys.argv[1], "rb"):
 print(time.perf_counter() - begin)
 """
 
-#: The floor of a long reply: a process that starts that Codex, reads the reply and writes it on, once.
+#: The floor of a long reply: a process that starts that Codex, reads the reply and writes it on.
 RELAY = """\
 import json, subprocess, sys
 for _ in sys.stdin:
@@ -115,7 +117,7 @@ class Server:
         return self.count
 
     def wait(self, *ids: int) -> List[bytes]:
-        """Reads until all of these requests are answered; the answers, which nobody has decoded yet."""
+        """Reads until all these requests are answered; returns the answers, not yet decoded."""
         missing, answers = {b'"id":%d,' % id for id in ids}, []
         while missing:
             line = self.process.stdout.readline()
@@ -187,7 +189,7 @@ BENCH: Bench
 
 
 def events(count: int) -> Iterator[bytes]:
-    """Events like those of a real turn, of 2 kB on average: most are finished commands with their output."""
+    """Events like those of a real turn, 2 kB on average: mostly finished commands with output."""
     chance = random.Random(1)  # the same events on each machine
 
     def item(kind: str, number: int, type: str, **more: Any) -> bytes:
@@ -314,7 +316,7 @@ def row(what: str, ours: str, floor: str, result: str, aim: str, met: bool) -> N
 def ratio(
     what: str, ours: Sequence[float], floor: Sequence[float], against: str, aim: float, *more: Any
 ) -> None:
-    """A row whose aim is a ratio of medians. `more`, names and values in turn, is told beside the floor."""
+    """A row whose aim is a ratio of medians. `more` (name, values, ...) goes beside the floor."""
     value = statistics.median(ours) / statistics.median(floor)
     beside = "".join(f"; {name}: {spread(values)}" for name, values in zip(more[::2], more[1::2]))
     row(
@@ -328,7 +330,7 @@ def ratio(
 
 
 def alternate(times: range, *works: Callable[[], float]) -> List[List[float]]:
-    """Does all works that often, in turn and back, after a round that does not count; the values of each."""
+    """Does all works that often, in turn and back, after an uncounted round; the values of each."""
     values: List[List[float]] = [[] for _ in works]
     for number in [0, *times]:
         both_ways = list(zip(works, values))
@@ -352,7 +354,7 @@ def imports() -> str:
 
 
 def compiles() -> str:
-    """The same, and what Python does with a script before it runs: it compiles it, at each start."""
+    """The same, and what Python does with a script at each start: it compiles it."""
     return (
         imports() + f"\ncompile(open({BENCH.program!r}, encoding='utf-8').read(), 'script', 'exec')"
     )
@@ -538,7 +540,8 @@ def measure_memory() -> None:
     row(
         "memory, idle",
         spread(ours, "MB"),
-        f"Python with the same imports: {spread(bare, 'MB')}; and the file compiled: {spread(compiled, 'MB')}",
+        f"Python with the same imports: {spread(bare, 'MB')}; "
+        f"and the file compiled: {spread(compiled, 'MB')}",
         f"{value:.2f}",
         "at most 1.15",
         round(value, 2) <= 1.15,
@@ -654,7 +657,8 @@ def main() -> int:
             f"load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else "load unknown"
         )
         print(
-            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, {load}; medians, in brackets the middle half\n"
+            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+            f"{os.cpu_count()} processors, {load}; medians, in brackets the middle half\n"
         )
         print("| what | result | aim | met | ours | against |\n|---|---|---|---|---|---|")
         for name in ROWS:

@@ -1,4 +1,7 @@
-"""A small MCP client over pipes, for the tests and the demo. Standard library only; every wait is bounded."""
+"""A small MCP client over pipes, for the tests and the demo.
+
+Standard library only; every wait is bounded.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ MODERN = {
 
 
 class Client:
-    """Starts the server and talks to it. `messages` has all it sent, in order; stderr is kept in `errors`."""
+    """Starts the server and talks to it.
+
+    `messages` has all it sent, in order; stderr is kept in `errors`.
+    """
 
     def __init__(
         self,
@@ -90,7 +96,8 @@ class Client:
                     return value
                 left = end - time.monotonic()
                 assert left > 0, (
-                    f"no {what} within {bound:g} s; got {self.messages[-3:]!r}; stderr {self.errors[-5:]!r}"
+                    f"no {what} within {bound:g} s; got {self.messages[-3:]!r}; "
+                    f"stderr {self.errors[-5:]!r}"
                 )
                 self._changed.wait(min(left, 0.2))
 
@@ -221,7 +228,7 @@ def session_of(result: Dict[str, Any]) -> str:
 
 
 def remaining(look: Callable[[], List[int]], end: float) -> List[int]:
-    """The processes that `look` still finds at `end` (monotonic); [] as soon as it finds none for 0.1 s.
+    """The processes that `look` still finds at `end` (monotonic); [] once it finds none for 0.1 s.
 
     One look is not enough: in the moment of its exec, a process has no environment to know it by.
     """

@@ -15,7 +15,7 @@ FAKE = os.path.join(HERE, "fake_codex.py")
 
 
 class Bench:
-    """A directory with a Codex home, a working directory and the notes of the fake codex; starts servers on it."""
+    """A Codex home, a working directory and the notes of the fake codex; starts servers on them."""
 
     def __init__(self, root: str) -> None:
         self.home, self.work, self.notes = (

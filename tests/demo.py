@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs the real thing once and shows it: an MCP client, the server, Codex, a session that is continued.
+"""Runs the real thing once and shows it: an MCP client, the server, Codex, a continued session.
 
-Needs only python3, and no account: the model is a stand-in on 127.0.0.1. Codex is the real CLI from npm, kept
-in .e2e/; where npm isn't there or fails, a fake takes its place, and the output says so. Exits 0 only if it
-worked.
+Needs only python3, and no account: the model is a stand-in on 127.0.0.1. Codex is the real CLI from
+npm, kept in .e2e/; where npm isn't there or fails, a fake takes its place, and the output says so.
+Exits 0 only if it worked.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CALLS: List[Tuple[str, str, Dict[str, str]]] = [
     ),
 ]
 VERDICT = "STOP: the tests run after the tag. Run them first."
-#: What the stand-ins are told to do, by the number of the call and the argument that tells it to them.
+#: What the stand-ins are told to do, by the number of the call and the argument that tells it.
 STAGE_REAL = {
     (1, "prompt"): "MODEL:SAY Noted: the release is Heron.",
     (3, "plan"): "MODEL:RUN cat CHANGES.md; sleep 1\nMODEL:SAY " + VERDICT,
@@ -75,7 +75,7 @@ def show(mark: str, text: str, code: str = "") -> None:
 
 
 def works(codex: str) -> bool:
-    """Whether `codex` starts and is the version that is wanted; an install that was broken off does not."""
+    """Whether `codex` starts and is the version wanted; an interrupted install is not."""
     try:
         said = subprocess.run(
             [codex, "--version"],
@@ -222,7 +222,8 @@ def main() -> int:
     else:
         show(
             "Codex  ",
-            f"NOT the real one ({missing}) but a stand-in, tests/fake_codex.py. It counts the messages "
+            f"NOT the real one ({missing}) but a stand-in, tests/fake_codex.py. "
+            "It counts the messages "
             'of its session, or does what lines "FAKE:..." tell it',
         )
     root = tempfile.mkdtemp(prefix="codex-persistent-mcp-demo-")
@@ -245,7 +246,8 @@ def main() -> int:
     print("\n" + style("1", "The person would go on with the same conversation in a terminal, by"))
     show("$", command)
     print(
-        f"\nIt worked. Everything that the demo made, its Codex home too, is removed again{'; Codex stays in .e2e/' if is_real else ''}."
+        "\nIt worked. Everything that the demo made, its Codex home too, is removed again"
+        + ("; Codex stays in .e2e/." if is_real else ".")
     )
     return 0
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A stand-in for the Codex CLI: `codex exec --json` with a session store, and every way to misbehave.
+"""A stand-in for the Codex CLI: `codex exec --json`, a session store, every way to misbehave.
 
-It behaves like the version in FAKE_CODEX_VERSION (0.169.0, or 0.77.0). What it does in a turn is told by lines
-of the prompt, or before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:<step> [argument]`, in order.
-Without steps it runs a plain good turn. Each start is noted in $FAKE_CODEX_DIR/calls.jsonl (arguments, directory,
-prompt, pid, session). Sessions are kept as in Codex's store, so a resume knows the messages before it.
+It behaves like the version in FAKE_CODEX_VERSION (0.169.0, or 0.77.0). What it does in a turn is
+told by lines of the prompt, or before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:<step>
+[argument]`, in order. Without steps it runs a plain good turn. Each start is noted in
+$FAKE_CODEX_DIR/calls.jsonl (arguments, directory, prompt, pid, session). Sessions are kept as in
+Codex's store, so a resume knows the messages before it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def note(**what: Any) -> None:
 
 
 def gate(name: str) -> None:
-    """Marks that the gate is reached, and waits until the test opens it (bounded, so that nothing stays)."""
+    """Marks that the gate is reached, and waits until the test opens it. Bounded: nothing stays."""
     open(os.path.join(NOTES, name + ".reached"), "w").close()
     end = time.monotonic() + 120
     while not os.path.exists(os.path.join(NOTES, name + ".open")) and time.monotonic() < end:
@@ -121,7 +122,8 @@ class Session:
             except OSError:
                 text = f"thread {self.id} already has an active writer"
                 error(
-                    "2026-11-24T05:34:47.261850Z ERROR codex_core::session: Failed to create session: "
+                    "2026-11-24T05:34:47.261850Z ERROR codex_core::session: "
+                    "Failed to create session: "
                     f"thread-store conflict: {text}\n"
                 )
                 fail(f"Error: thread/resume: thread/resume failed: {text} (code -32600)")
@@ -149,7 +151,7 @@ def hang() -> NoReturn:
 
 
 def grandchild(detached: bool) -> None:
-    """A child that keeps standard output and error open for two minutes, in the group or out of it."""
+    """A child that keeps stdout and stderr open for two minutes, in the group or out of it."""
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
     )
@@ -289,7 +291,7 @@ def step(name: str, text: str, session: Session) -> None:
 
 
 def leave_as_codex_does(session: Session) -> None:
-    """SIGINT: exit 0 (0.77.0) or 1, and a note; SIGTERM: exit 0 (0.77.0) or by the signal, without one."""
+    """SIGINT: exit 0 (0.77.0) or 1, and a note. SIGTERM: exit 0 (0.77.0) or signalled, no note."""
 
     def on_sigint(*_: Any) -> NoReturn:
         session.interrupted()
@@ -306,7 +308,7 @@ def mark(text: str) -> None:
 
 
 def mcp_child(program: str) -> str:
-    """Starts an MCP server as Codex does: environment stripped, own process group, Codex's POSIX session."""
+    """Starts an MCP server as Codex does: stripped environment, own group, its POSIX session."""
     call = {
         "jsonrpc": "2.0",
         "id": 1,
@@ -346,7 +348,8 @@ def main() -> None:
     leave_as_codex_does(session)
     if not OLD:
         error(
-            "WARNING: proceeding, even though we could not create PATH aliases: Refusing to create helpers\n"
+            "WARNING: proceeding, even though we could not create PATH aliases: "
+            "Refusing to create helpers\n"
         )
     if early:
         note(argv=arguments, cwd=os.getcwd(), pid=os.getpid(), prompt=None, session=session.id)
@@ -376,20 +379,24 @@ def main() -> None:
     ]
     if OLD and effort and effort[0] not in ("none", "minimal", "low", "medium", "high", "xhigh"):
         fail(
-            f"Error loading config.toml: unknown variant `{effort[0]}`, expected one of `none`, `minimal`, `low`, `medium`, "
+            f"Error loading config.toml: unknown variant `{effort[0]}`, expected one of "
+            "`none`, `minimal`, `low`, `medium`, "
             "`high`, `xhigh`\nin `model_reasoning_effort`\n",
             backtrace=False,
         )
     if asked and not session.known and not OLD:
         fail(
-            f"Error: thread/resume: thread/resume failed: no rollout found for thread id {asked} (code -32600)"
+            "Error: thread/resume: thread/resume failed: "
+            f"no rollout found for thread id {asked} (code -32600)"
         )
     if not OLD and len(prompt) > 1 << 20:  # the session is announced, but not kept
         emit("thread.started", thread_id=session.id)
         fail(
             (
-                "Error: turn/start: turn/start failed: Input exceeds the maximum length of 1048576 characters. "
-                f'(code -32602), data: {{"input_error_code":"input_too_large","max_chars":1048576,"actual_chars":{len(prompt)}}}'
+                "Error: turn/start: turn/start failed: "
+                "Input exceeds the maximum length of 1048576 characters. "
+                '(code -32602), data: {"input_error_code":"input_too_large","max_chars":1048576,'
+                f'"actual_chars":{len(prompt)}}}'
             )
         )
     session.begin()

@@ -1,20 +1,21 @@
-"""A stand-in for the background daemon of Codex 0.169.0: WebSocket on a Unix socket, in this process.
+"""A stand-in for the background daemon of Codex 0.169.0, in this process.
 
-It holds a session as a `codex resume` window makes it do: the session's writer lock, so that the fake codex is
-refused, a queue of messages, and turns. What a turn does is told by lines of its message, `FAKE:<step> [argument]`,
-as for the fake codex. How it misbehaves is told by `scenario`, a point of the conversation and what happens there:
+It holds a session as a `codex resume` window makes it do: the session's writer lock, so that the
+fake codex is refused, a queue of messages, and turns. What a turn does is told by lines of its
+message, `FAKE:<step> [argument]`, as for the fake codex. How it misbehaves is told by `scenario`, a
+point of the conversation and what happens there:
 
     upgrade     the HTTP upgrade              take      instead of taking a message
     initialize  the answer to initialize      taken     a message was taken; the answer to that
     held        the first question after it   turn      the turn has begun, its message was told
-    resume      the answer to thread/resume   reply     the reply was told, the end of the turn was not
+    resume      the answer to thread/resume   reply     the reply was told, not the turn's end
 
     silent, drop, bye, huge, junk, binary, masked, no-json, no-message, unknown-method, odd-result
 
-Each but the last two leaves the connection silent afterwards. Modes, which a client must be able to stand:
-fragmented, ping, noise (events of other sessions and turns), slow-start (a turn takes a while to begin), late-answer
-(a message's turn is over before the message is answered), person-first (the person's turn begins just before a
-message is taken).
+Each but the last two leaves the connection silent afterwards. Modes, which a client must be able to
+stand: fragmented, ping, noise (events of other sessions and turns), slow-start (a turn takes a
+while to begin), late-answer (a message's turn is over before the message is answered), person-first
+(the person's turn begins just before a message is taken).
 """
 
 from __future__ import annotations
@@ -221,8 +222,9 @@ class Connection:
 class FakeDaemon:
     """The daemon. A context manager; starting it takes the writer lock of the session.
 
-    `requests` has all that clients asked, `answers` what they answered (nothing ever, if they are right), `turns` all
-    turns in order, `steered` the messages that went into a turn that ran already.
+    `requests` has all that clients asked, `answers` what they answered (nothing ever, if they are
+    right), `turns` all turns in order, `steered` the messages that went into a turn that ran
+    already.
     """
 
     def __init__(
@@ -295,7 +297,7 @@ class FakeDaemon:
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
 
     def release(self) -> None:
-        """Frees the session's writer lock, as the daemon does a minute after the last window is closed."""
+        """Frees the session's writer lock, as the daemon does soon after the last window closed."""
         if self._lock_file:
             self._lock_file.close()
             self._lock_file = None
@@ -535,7 +537,7 @@ class FakeDaemon:
         return next((turn for turn in self.turns if turn.status == "inProgress"), None)
 
     def _take(self, method: str, client_id: Optional[str], text: str) -> Tuple[Dict[str, Any], Any]:
-        """A message: a turn of its own, or a place in the queue; `turn/start` goes into a turn that runs."""
+        """A message: a turn, or a place in the queue; `turn/start` goes into a running turn."""
         running = self._running()
         if method == "turn/start" and running:
             self.steered.append(text)
@@ -753,7 +755,7 @@ class FakeDaemon:
                 self._begin(self._queue.pop(0)[1])()
 
     def _trouble(self, turn: Turn) -> None:
-        """The connections fail in the middle of the turn, which goes on to its end, and the lock becomes free."""
+        """The connections fail during the turn, which goes on to its end; the lock becomes free."""
         for client in list(self._clients):
             client.misbehave(self.what, None)
         turn.status = "completed"

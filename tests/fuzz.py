@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Fuzzing (`make fuzz`): random lines of a client against live servers, random output of Codex against Turn.
+"""Fuzzing (`make fuzz`): random client lines against live servers, random Codex output on Turn.
 
     fuzz.py [--cases N] [--seed N]
 
-Two thirds of the cases are lines from a client, random or mutated, sent over pipes to real servers, a new one
-every few thousand. A ledger says how many answers are due under which id; every line that comes back must be
-one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed to a turn: some must end
-well, some must fail, of the rest nothing but a success or a failure in words may come. Codex is `false`,
-`true`, a path where nothing is, or the fake one: what a mutated call asks for has no effect.
+Two thirds of the cases are lines from a client, random or mutated, sent over pipes to real servers,
+a new one every few thousand. A ledger says how many answers are due under which id; every line that
+comes back must be one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed
+to a turn: some must end well, some must fail, of the rest nothing but a success or a failure in
+words may come. Codex is `false`, `true`, a path where nothing is, or the fake one: what a mutated
+call asks for has no effect.
 
-The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and shorter lines,
-for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another program to fuzz.
+The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and
+shorter lines, for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another
+program to fuzz.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ sys.path.insert(0, os.path.dirname(PROGRAM))
 
 import codex_persistent_mcp as program  # noqa: E402
 
-#: Lines sent before the server must have answered them all, and chunks before it gives way to a new one.
+#: Lines sent before the server must have answered them all, and chunks before it gives way to a new
+#: one.
 CHUNK, CHUNKS = 200, 20
-#: Seconds without an answer while some are due, in a run and while shrinking; only a fault reaches them.
+#: Seconds without an answer while some are due, in a run and while shrinking; only a fault reaches
+#: them.
 BOUND, SHRINK_BOUND = 30.0, 2.0
 #: Seconds for cutting down one violation.
 SHRINK_TIME = 10.0
@@ -50,7 +54,7 @@ SHRINK_TIME = 10.0
 STREAM_BOUND = 5.0
 #: Whole numbers of so many digits are none to the server, so they are no ids.
 LONG_NUMBER = 400
-#: Brackets in a line up to which Python's JSON can surely read it; from there on it depends on Python.
+#: Brackets in a line up to which any Python's JSON reads it; from there on it depends on Python.
 DEEP = 800
 
 META = "io.modelcontextprotocol/"
@@ -555,7 +559,7 @@ class Maker:
         return Stream(r.choice([None, SESSIONS[0]]), tuple(lines), stderr, ending)
 
     def spoil(self, events: List[Dict[str, Any]], session: str, expected: Optional[str]) -> None:
-        """Changes a good turn (session, start, message, end) in one way that must make a failure of it."""
+        """Changes a good turn (session, start, message, end) in one way that must make it fail."""
         r = self.random
         other = SESSIONS[SESSIONS.index(session) - 1]
         way = r.randrange(8)
@@ -602,7 +606,7 @@ def good_turn(session: str, reply: str) -> List[Dict[str, Any]]:
 
 
 class Stream(NamedTuple):
-    """One run of Codex. `good`: whether it must end well, with `reply`, or must fail; None if open."""
+    """One run of Codex. `good`: whether it must end well, with `reply`, or fail; None if open."""
 
     expected: Optional[str]
     lines: Tuple[bytes, ...]
@@ -634,9 +638,9 @@ def is_id(value: Any) -> bool:
 
 
 class Ledger:
-    """The answers due for the lines of one chunk, and those that came, by id. An id is held as JSON.
+    """The answers due for the lines of one chunk, and those that came, by id (held as JSON).
 
-    What is surely due has come at the end of a chunk; what may come can still come in the next ones.
+    What is surely due has come at the end of a chunk; the rest can still come in the next ones.
     """
 
     def __init__(self, before: Optional[Ledger] = None) -> None:
@@ -719,7 +723,9 @@ class Ledger:
         self.came[key] += 1
         if self.came[key] > self.most[key] or sum(self.came.values()) > self.total_most:
             raise Violation(
-                f"answer number {self.came[key]} under id {key[:200]}; at most {self.most[key]} are due there, {sum(self.came.values())} of {self.total_most} in all came"
+                f"answer number {self.came[key]} under id {key[:200]}; "
+                f"at most {self.most[key]} are due there, "
+                f"{sum(self.came.values())} of {self.total_most} in all came"
             )
 
     def missing(self) -> str:
@@ -728,7 +734,11 @@ class Ledger:
         total = sum(self.came.values())
         if not missing and total >= self.total_least:
             return ""
-        return f"{total} answers, at least {self.total_least} are due; none or too few under the ids {', '.join(key[:100] for key in missing[:5]) or '(not known which)'}"
+        ids = ", ".join(key[:100] for key in missing[:5]) or "(not known which)"
+        return (
+            f"{total} answers, at least {self.total_least} are due; "
+            f"none or too few under the ids {ids}"
+        )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -871,7 +881,7 @@ class Live:
         return self.errors.decode("utf-8", "replace")[-1500:]
 
     def close(self, half: bytes = b"") -> None:
-        """Sends half a line, ends the input, and checks that the server leaves well. Raises Violation."""
+        """Sends half a line, ends the input, wants the server to leave well. Raises Violation."""
         self.ledger = Ledger(self.ledger)
         for line in half.split(b"\n"):
             self.ledger.line(line)
@@ -901,7 +911,7 @@ class Live:
 
 
 def environment(root: str, kind: int) -> Dict[str, str]:
-    """The environment of a server. Its Codex fails at once, is silent, is missing, or is the fake one."""
+    """The environment of a server. Its Codex fails at once, is silent, missing, or the fake one."""
     codex = [shutil.which("false"), shutil.which("true"), os.path.join(root, "nothing"), FAKE][
         kind % 4
     ]
@@ -925,7 +935,7 @@ def environment(root: str, kind: int) -> Dict[str, str]:
 
 
 def check_stream(stream: Stream) -> str:
-    """Feeds a stream to a turn and checks what it says; returns how the turn ended. Raises Violation."""
+    """Feeds a stream to a turn, checks what it says, returns how it ended. Raises Violation."""
     begin, ended, text = time.monotonic(), "success", ""
     turn = program.Turn(stream.expected)
     try:
@@ -968,11 +978,13 @@ def check_stream(stream: Stream) -> str:
         raise Violation(f"a success from another session: {turn.session_id}")
     if stream.good is False and ended == "success":
         raise Violation("a success of what must fail")
-    # Lone surrogates, which UTF-8 can't carry, give way; pairs become the one character that they stand for.
+    # Lone surrogates, which UTF-8 can't carry, give way; pairs become the one character that they
+    # stand for.
     reply = re.sub("[\ud800-\udfff]", "\ufffd", json.loads(json.dumps(stream.reply)))
     if stream.good and (ended != "success" or turn.reply != reply):
         raise Violation(
-            f"a turn that went well was a {ended}, with the reply {turn.reply!r:.500} instead of {reply!r:.500} ({text!s:.500})"
+            f"a turn that went well was a {ended}, with the reply {turn.reply!r:.500} "
+            f"instead of {reply!r:.500} ({text!s:.500})"
         )
     return ended
 
@@ -1076,8 +1088,14 @@ def reproduction(before: List[bytes], lines: List[bytes], env: Dict[str, str], s
     for some in (lines, before + lines):
         if why(some):
             some = shrink(some, why)
-            return f"{seen}\n  cut down: {why(some) or 'not seen in the last try'}\n  lines that show it (CODEX_BIN={env['CODEX_BIN']}):\n{show(some)}"
-    return f"{seen}\n  not seen again on a new server (CODEX_BIN={env['CODEX_BIN']}); the lines were\n{show(lines)}"
+            return (
+                f"{seen}\n  cut down: {why(some) or 'not seen in the last try'}\n"
+                f"  lines that show it (CODEX_BIN={env['CODEX_BIN']}):\n{show(some)}"
+            )
+    return (
+        f"{seen}\n  not seen again on a new server (CODEX_BIN={env['CODEX_BIN']}); "
+        f"the lines were\n{show(lines)}"
+    )
 
 
 def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
@@ -1104,8 +1122,12 @@ def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
                     list(stream.lines), lambda some: why(stream._replace(lines=tuple(some)))
                 )
                 stream = stream._replace(lines=tuple(few))
+            length = len(stream.stderr)
+            more = f" ... ({length})" if length > 1000 else ""
             raise Violation(
-                f"{seen}\n  cut down: {why(stream) or 'not seen in the last try'}\n  Turn({stream.expected!r}), result({stream.stderr!r:.1000}{f' ... ({len(stream.stderr)})' if len(stream.stderr) > 1000 else ''}, {stream.ending!r}) with the lines\n{show(list(stream.lines))}"
+                f"{seen}\n  cut down: {why(stream) or 'not seen in the last try'}\n"
+                f"  Turn({stream.expected!r}), result({stream.stderr!r:.1000}{more}, "
+                f"{stream.ending!r}) with the lines\n{show(list(stream.lines))}"
             )
         counts["streams"] += 1
         counts["events"] += len(stream.lines)

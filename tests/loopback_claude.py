@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""A stand-in for Anthropic's Messages API on 127.0.0.1, so that the real Claude Code calls tools offline.
+"""A stand-in for Anthropic's Messages API on 127.0.0.1, for tool calls of Claude Code offline.
 
 What it answers is decided by lines of the user's message, done in order, one a request:
 
-    CLAUDE:CALL <tool> <arguments as JSON>   a call of the tool whose name ends so; `SESSION` inside a string
-                                             becomes the session id that the last tool result told
+    CLAUDE:CALL <tool> <arguments as JSON>   a call of the tool whose name ends so; `SESSION`
+                                             inside a string becomes the session id that the last
+                                             tool result told
 
-and after the last of them a text that quotes what the tools answered. A tool that Claude Code keeps back at
-first is asked for with its own search tool. Every request body is kept in `requests`; `results` has what came
-back. Standard library only.
+and after the last of them a text that quotes what the tools answered. A tool that Claude Code keeps
+back at first is asked for with its own search tool. Every request body is kept in `requests`;
+`results` has what came back. Standard library only.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def text_of(block: Dict[str, Any]) -> str:
 
 
 def tool_results(body: Dict[str, Any]) -> List[str]:
-    """What the tools called since the user's last commands answered, without the search for tools."""
+    """The answers of the tools called since the user's last commands, without the tool search."""
     found: List[str] = []
     searches = set()
     for message in body.get("messages", []):
@@ -176,7 +177,7 @@ class LoopbackClaude:
 
     @property
     def results(self) -> List[str]:
-        """What the model was given as the results of its calls, in the newest request that has any."""
+        """What the model was given as results of its calls, in the newest request that has any."""
         found = [tool_results(body) for body in list(self.requests)]
         return next((results for results in reversed(found) if results), [])
 

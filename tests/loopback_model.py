@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""A stand-in for OpenAI's Responses API on 127.0.0.1, so that the real Codex CLI runs whole turns offline.
+"""A stand-in for OpenAI's Responses API on 127.0.0.1, for whole turns of the real Codex offline.
 
-What it answers is decided by commands in the last message of the user, one a line, anywhere in the message:
+What it answers is decided by commands in the last message of the user, one a line, anywhere in the
+message:
 
-    MODEL:SAY <text>      the reply (without it: a line that counts and quotes the conversation so far)
+    MODEL:SAY <text>      the reply (without it: a line that counts and quotes what was said so far)
     MODEL:RUN <command>   first a call of Codex's shell tool, then the reply
-    MODEL:ASK <command>   the same, and the model wants it outside of the sandbox, for which Codex asks the person
-    MODEL:CALL <tool> <arguments as JSON>   first a call of that tool, MCP tools included, then the reply
+    MODEL:ASK <command>   the same, and the model wants it outside of the sandbox, for which
+                          Codex asks the person
+    MODEL:CALL <tool> <arguments as JSON>   first a call of that tool (of MCP, too), then the reply
     MODEL:WAIT <seconds>  the answer is held back that long
     MODEL:FAIL <status>   an HTTP error of that status
     MODEL:THINK <text>    first a reasoning item with that summary
 
-Every request body is kept in `requests`, so a test can see the model, the effort and the input that Codex sent.
+Every request body is kept in `requests`, so a test can see the model, the effort and the input that
+Codex sent.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ def user_messages(body: Dict[str, Any]) -> List[str]:
 
 
 def named_tool(body: Dict[str, Any], name: str) -> Dict[str, str]:
-    """How a request calls the tool `name`: 0.77.0 lists `mcp__SERVER__NAME`, 0.169.0 NAME in a namespace."""
+    """A request's name of the tool `name`: `mcp__SERVER__NAME` (0.77.0) or NAME in a namespace."""
     for tool in body.get("tools", []):
         if tool.get("type") == "namespace" and name in [
             inner.get("name") for inner in tool.get("tools", [])
@@ -148,7 +151,8 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
         own_words = last.rstrip().splitlines()[-1] if last else ""
         reply = (
             found.get("SAY")
-            or f"This is message {len(users)} of the conversation; before it I said {json.dumps([s[:60] for s in said[-3:]])}. You wrote: {own_words[:200]}"
+            or f"This is message {len(users)} of the conversation; before it I said "
+            f"{json.dumps([s[:60] for s in said[-3:]])}. You wrote: {own_words[:200]}"
         )
         items.append(
             {
@@ -178,7 +182,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
 
 class LoopbackModel:
-    """The server. Use it as a context manager; `url` is what `base_url` of a Codex provider takes."""
+    """The server, a context manager; `url` is what `base_url` of a Codex provider takes."""
 
     def __init__(self, port: int = 0) -> None:
         self.requests: List[Dict[str, Any]] = []
@@ -253,7 +257,7 @@ def write_codex_home(home: str, url: str, more: str = "") -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """Serves until interrupted: `loopback_model.py [CODEX_HOME]` writes the configuration for it there."""
+    """Serves until interrupted; with a CODEX_HOME it also writes a configuration there."""
     arguments = sys.argv[1:] if argv is None else argv
     with LoopbackModel() as model:
         if arguments:

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Soak (`make soak`): servers, clients and a Codex that misbehaves at random, for minutes; then the account.
+"""Soak (`make soak`): servers, clients and a Codex that misbehaves at random, for minutes.
 
     soak.py [--seconds N] [--seed N]
 
-Two servers live from start to end; two more are ended again and again by the end of input, SIGINT, SIGTERM,
-SIGKILL, or all of these as the Codex CLI does it, in the middle of calls. All of them share sessions; the
-fake codex is 0.77.0 for some and 0.169.0 for others. Each call is a scenario of the fake codex, with chance
-cancels and short timeouts. Ends by itself, at the latest 30 s after its time.
+Two servers live from start to end; two more are ended again and again by the end of input, SIGINT,
+SIGTERM, SIGKILL, or all of these as the Codex CLI does it, in the middle of calls. All of them
+share sessions; the fake codex is 0.77.0 for some and 0.169.0 for others. Each call is a scenario of
+the fake codex, with chance cancels and short timeouts. Ends by itself, at the latest 30 s after its
+time.
 
-Flat means: threads, open files and files in the Codex home are no more at the end than after the warm-up,
-when no call runs; memory is at most 8 MB more. SOAK_PROGRAM names another program to soak.
+Flat means: threads, open files and files in the Codex home are no more at the end than after the
+warm-up, when no call runs; memory is at most 8 MB more. SOAK_PROGRAM names another program to soak.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ SCENARIOS: Dict[str, Tuple[str, int, bool]] = {
 
 
 def processes() -> List[Tuple[int, int, str, bytes]]:
-    """Pid, parent, state and environment of every process (without /proc: all that ps shows of it)."""
+    """Pid, parent, state and environment of every process (without /proc: what ps shows of it)."""
     found = []
     if LINUX:
         for name in os.listdir("/proc"):
@@ -313,7 +314,7 @@ class Soak:
     # servers
 
     def drive(self, client: SoakClient, until: float, most: int) -> None:
-        """Makes calls, at most `most` at once, cancels some, and looks for lost ones, until `until`."""
+        """Makes calls, at most `most` at once, cancels some, looks for lost ones, until `until`."""
         while time.monotonic() < until:
             now = time.monotonic()
             if not self.quiet and len(client.pending()) < most:
@@ -443,7 +444,7 @@ class Soak:
         )
 
     def check_order(self) -> int:
-        """Reads the marks of the turns in the order in which they were made. Returns the number of turns."""
+        """Reads the turns' marks in the order of their making. Returns the number of turns."""
         try:
             with open(os.path.join(self.notes, "marks")) as file:
                 marks = file.read().split()
@@ -461,7 +462,8 @@ class Soak:
             if number in over:
                 cut_off = self.cut_off & {number, now[session]}
                 self.overlaps.update(cut_off)
-                # Elsewhere the lock dies with its server, whose Codex may live on until the watcher has ended it.
+                # Elsewhere the lock dies with its server, whose Codex may live on until the watcher
+                # has ended it.
                 if LINUX or not cut_off:
                     self.fault(
                         "turns interleaved",
@@ -496,7 +498,8 @@ class Soak:
             if time.monotonic() > said + 30:
                 said = time.monotonic()
                 print(
-                    f"  {self.end - said:3.0f} s left, {self.made} calls, {sum(self.faults.values())} faults",
+                    f"  {self.end - said:3.0f} s left, {self.made} calls, "
+                    f"{sum(self.faults.values())} faults",
                     flush=True,
                 )
         self.quiet = True

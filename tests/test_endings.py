@@ -1,4 +1,4 @@
-"""However a call or the server ends, nothing that Codex started is left, and the session can be continued."""
+"""However a call or the server ends, nothing Codex started is left, and the session goes on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self"), reason="looks for processes in /proc (Linux)"
 )
 
-#: Seconds in which all processes of a run must be gone, and the server; with slack for a busy machine.
+#: Seconds in which a run's processes must be gone, and the server; slack for a busy machine.
 GONE, LEFT = 2.0 + 1.0, 0.5 + 1.0
 
-#: A Codex in the middle of a turn, with a child that holds its output; it leaves when it is asked to.
+#: A Codex in the middle of a turn, with a child that holds its output; it leaves when asked to.
 TURN = (
     "FAKE:session",
     "FAKE:started",
@@ -31,7 +31,7 @@ STUBBORN = TURN[:2] + ("FAKE:stubborn",) + TURN[2:]
 
 
 def processes(bench: Any) -> List[int]:
-    """All processes with this test's notes in their environment: the server, Codex and all they started."""
+    """Every process with this test's notes in its environment: server, Codex, all they started."""
     mark = (f"FAKE_CODEX_DIR={bench.notes}\0").encode()
     found = []
     for name in os.listdir("/proc"):
@@ -49,7 +49,8 @@ def begin(bench: Any, server: Client, lines: Tuple[str, ...], **more: Any) -> Tu
     """Starts a call that stands in the middle of its turn; gives its id and the session's."""
     id = server.start_call("codex_chat", dict(more, prompt="\n".join(("work",) + lines)))
     bench.reached("busy")
-    # Server, watcher, codex, its child: else the test would see nothing. One that just starts may not show yet.
+    # Server, watcher, codex, its child, else the test would see nothing. A new one may not show
+    # yet.
     bench.wait(lambda: len(processes(bench)) >= 4, "four processes")
     return id, bench.calls()[-1]["session"]
 

@@ -1,4 +1,4 @@
-"""Calls on a session that is open in a window: they run as turns on Codex's own daemon, or fail in plain words."""
+"""Calls on a session that is open in a window: turns on Codex's daemon, or failures in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from client import Client, session_of, text_of
 from conftest import Bench
 from fake_daemon import FakeDaemon
 
-#: Milliseconds for a call that is to end by its timeout, and seconds within which it must have, on a loaded machine.
+#: Milliseconds for a call that is to end by its timeout, and seconds within which it must have, on
+#: a loaded machine.
 SHORT, SOON = 2000, 9.5
 ELSEWHERE = "open elsewhere"
 UNKNOWN = r"not known|unknown whether|may have|may still|cannot tell|can't tell"
@@ -497,7 +498,7 @@ class Case(NamedTuple):
 
 @pytest.fixture
 def calls(tmp_path: Any) -> Iterator[Callable[..., Dict[str, Case]]]:
-    """Calls on a session for each scenario, all at the same time; within SOON every call must have ended."""
+    """Calls on a session for each scenario, all at once; within SOON every call must have ended."""
     stages: List[Stage] = []
 
     def call(scenarios: List[str], prompt: str = "hello") -> Dict[str, Case]:
@@ -549,7 +550,8 @@ def test_where_it_is_not_known_whether_the_message_was_taken_the_answer_says_so(
 ) -> None:
     cases = calls([point + " " + what for what in TROUBLE + ["odd-result"]], steps("hang"))
     for scenario, case in cases.items():
-        # With `taken` the turn has begun and was told, so that the call can know it, and can stop it at the timeout.
+        # With `taken` the turn has begun and was told, so that the call can know it, and can stop
+        # it at the timeout.
         case.stage.fails(case.result, UNKNOWN + ("" if point == "take" else "|stopped|interrupted"))
         assert "othing was sent" not in text_of(case.result), scenario
         assert (

@@ -129,7 +129,8 @@ def test_json_that_is_nested_too_deeply_costs_only_its_own_message(
         "params": '{"jsonrpc":"2.0","id":1,"method":"ping","params":@}',
         "_meta": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":@}}',
         "token": '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"progressToken":@}}}',
-        "cancel": '{"jsonrpc":"2.0","id":1,"method":"notifications/cancelled","params":{"requestId":@}}',
+        "cancel": '{"jsonrpc":"2.0","id":1,"method":"notifications/cancelled",'
+        '"params":{"requestId":@}}',
     }
     client = bench.start(handshake=False)
     (answer,) = answers(client, texts[place].replace("@", deep).encode())
@@ -234,7 +235,8 @@ def test_huge_numbers_anywhere_cost_only_their_own_message(bench: Bench, number:
         '"id":"n","method":"tools/call","params":{"name":"codex_chat",'
         '"arguments":{"prompt":"x","timeout_ms":@}}',
         '"id":"n","method":"tools/list","params":{"_meta":{"progressToken":@}}',
-        '"id":"n","method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":@}}',
+        '"id":"n","method":"tools/list",'
+        '"params":{"_meta":{"io.modelcontextprotocol/protocolVersion":@}}',
     ):
         (answer,) = answers(
             client, ('{"jsonrpc":"2.0",' + place.replace("@", number) + "}").encode()
@@ -244,7 +246,8 @@ def test_huge_numbers_anywhere_cost_only_their_own_message(bench: Bench, number:
             assert "timeout_ms" in text_of(answer["result"])
     client.send_raw(
         (
-            f'{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number}}}}}\n'
+            '{"jsonrpc":"2.0","method":"notifications/cancelled",'
+            f'"params":{{"requestId":{number}}}}}\n'
         ).encode()
     )
     assert bench.calls() == []
@@ -257,7 +260,7 @@ LONE = ["\ud800", "a\udfffb", "\udc00\ud800", "ok \U0001f600 \ud83d"]
 
 
 def strict(client: Client) -> None:
-    """What the server wrote can be read by a client that refuses lone surrogates, as serde_json does."""
+    """What the server wrote is readable to a client that refuses lone surrogates (serde_json)."""
     for message in client.messages:
         text = json.dumps(
             {key: value for key, value in message.items() if key != "id"}, ensure_ascii=False
@@ -516,7 +519,7 @@ def test_10000_cancels_change_nothing_for_the_call_that_runs(bench: Bench) -> No
 
 
 def running(bench: Bench, **options: Any) -> Tuple[Client, int]:
-    """A server that nobody reads, with a call in the middle of its turn, and the process of its codex."""
+    """A server that nobody reads, with a call in its turn, and the pid of its codex."""
     client = bench.start(handshake=False, read=False, **options)
     client.start_call("codex_chat", {"prompt": gated("never")}, token="t")
     bench.reached("never")

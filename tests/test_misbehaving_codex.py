@@ -44,7 +44,7 @@ def run(
     prompt: str = "",
     **arguments: Any,
 ) -> Tuple[Client, Dict[str, Any]]:
-    """One call on a server whose codex takes `lines` from the prompt or, `early`, before it reads any."""
+    """One call on a server whose codex takes `lines` from the prompt or, `early`, before it."""
     server = bench.start(env={"FAKE_CODEX_DO": steps(lines)} if early else {})
     before, began = peak(server), time.monotonic()
     result = server.call(
@@ -255,7 +255,8 @@ WRONG_EVENTS = (
             BEGIN
             + [
                 "hex "
-                + b'{"type":"item.completed","item":{"type":"agent_message","text":"caf\xe9"}}\n'.hex(),
+                + b'{"type":"item.completed",'
+                b'"item":{"type":"agent_message","text":"caf\xe9"}}\n'.hex(),
                 "completed",
             ],
             "caf\ufffd",

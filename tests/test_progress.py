@@ -1,4 +1,4 @@
-"""Progress that a person can follow: what Codex is doing, a sign of life in silence, never too much."""
+"""Progress that a person can follow: what Codex does, a sign of life in silence, never much."""
 
 from __future__ import annotations
 

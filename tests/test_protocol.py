@@ -1,7 +1,8 @@
 """The wire: both eras of MCP, their handshakes, errors, batches, progress and cancellation.
 
-Every message that the server sends in a test of this file is checked against the shapes of the revision's
-schema, and every conversation against the rules that hold for all of them (see `check_conversation`).
+Every message that the server sends in a test of this file is checked against the shapes of the
+revision's schema, and every conversation against the rules that hold for all of them (see
+`check_conversation`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ PROGRESS = dict(
     ),
     additionalProperties=False,
 )
-# For an error of an unreadable request JSON-RPC wants `"id": null`, the newest MCP schemas no id: both pass.
+# For an error of an unreadable request JSON-RPC wants `"id": null`, the newest MCP schemas no id:
+# both pass.
 ERROR = dict(
     shape(
         "jsonrpc error",
@@ -138,8 +140,9 @@ def flat(messages: List[Any]) -> List[Any]:
 
 
 def check_conversation(sent: List[Any], received: List[Any]) -> None:
-    """What holds in every conversation: shapes; one answer for a request at most, and none for anything else;
-    progress only for a request that asked, always growing, never after the answer."""
+    """What holds in every conversation: shapes; one answer for a request at most, and none for
+    anything else; progress only for a request that asked, always growing, never after the answer.
+    """
     requests = {}
     for message in flat(sent):
         if (
@@ -234,7 +237,7 @@ def error_of(answer: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def settled(client: Client) -> None:
-    """Returns when all that was sent before has been read: the reader takes the lines one after the other."""
+    """Returns when all that was sent before has been read: the reader takes lines in turn."""
     id = f"settled-{len(client.raw)}"
     client.request("tools/list", id=id)
     client.response(id)
@@ -249,7 +252,7 @@ def runs(pid: int) -> bool:
 
 
 def gated(gate: str, *before: str) -> str:
-    """A prompt with which the fake codex opens a session, does what is told, and stands at the gate."""
+    """A prompt: the fake codex opens a session, does what is told, and stands at the gate."""
     return "\n".join(
         ["FAKE:session", "FAKE:started"]
         + ["FAKE:" + step for step in before]

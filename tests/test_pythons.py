@@ -33,7 +33,10 @@ def interpreters() -> Dict[str, str]:
 
 def says(path: str) -> str:
     """Implementation and version of an interpreter, or "" if it does not run."""
-    code = "import platform as p; print(p.python_implementation(), '.'.join(p.python_version_tuple()[:2]))"
+    code = (
+        "import platform as p; "
+        "print(p.python_implementation(), '.'.join(p.python_version_tuple()[:2]))"
+    )
     try:
         run = subprocess.run(
             [path, "-I", "-c", code],
@@ -56,7 +59,7 @@ def test_at_least_one_python_was_found() -> None:
 
 @pytest.mark.parametrize("version", list(FOUND))
 def test_this_python_holds_a_conversation(bench: Any, version: str) -> None:
-    # Warnings are errors, so that nothing deprecated creeps in; none may reach the user's screen either.
+    # Warnings are errors, so that nothing deprecated creeps in; none may reach the user's screen.
     client = bench.start(
         python=FOUND[version], env={"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
     )

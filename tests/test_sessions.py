@@ -1,4 +1,4 @@
-"""Who may use a session now: one call at a time, here in the order of arrival, and between servers."""
+"""Who may use a session now: one call at a time, in order of arrival, and between servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's settings: each variable of the environment, its default, and what a bad value does."""
+"""The operator's settings: each variable, its default, and what a bad value does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server finds at its start: odd descriptors, and files beside it that want to be imported."""
+"""What the server finds at its start: odd descriptors, and importable files beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def run(command: List[str], **options: Any) -> "subprocess.CompletedProcess[byte
 
 @pytest.mark.parametrize("last", range(3, 12))
 def test_descriptors_that_the_client_left_open_do_no_harm(last: int) -> None:
-    command = f'for fd in {" ".join(map(str, range(3, last)))}; do eval "exec $fd<&2"; done; exec "$0" "$1"'
+    numbers = " ".join(map(str, range(3, last)))
+    command = f'for fd in {numbers}; do eval "exec $fd<&2"; done; exec "$0" "$1"'
     done = run(["/bin/bash", "-c", command, sys.executable, PROGRAM], input=PING)
     assert (
         done.returncode == 0 and b'"result":{}' in done.stdout and b"Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The three tools: schemas, annotations, checks of arguments, prompts, Codex's command line, results."""
+"""The tools: schemas, annotations, checks of arguments, prompts, Codex's command line, results."""
 
 from __future__ import annotations
 
@@ -761,7 +761,8 @@ def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) 
     arguments = {name: secrets[0] for name in REQUIRED[tool]}
     last = list(arguments)[-1]
     arguments[last] += (
-        f"\nFAKE:session\nFAKE:started\nFAKE:say {secrets[1]}\nFAKE:gate look\nFAKE:say {secrets[2]}\nFAKE:completed"
+        f"\nFAKE:session\nFAKE:started\nFAKE:say {secrets[1]}\nFAKE:gate look\n"
+        f"FAKE:say {secrets[2]}\nFAKE:completed"
     )
     call = client.start_call(tool, arguments, token=1)
     bench.reached("look")

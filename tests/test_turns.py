@@ -38,7 +38,7 @@ def steps(*lines: str) -> str:
 
 
 def failed(result: Dict[str, Any], *words: str, session: Optional[str] = None) -> str:
-    """The text of a failed call, which must have `words`, no noise, and the session if one is known."""
+    """The text of a failed call: it must have `words`, no noise, and the session if known."""
     text = text_of(result)
     assert result.get("isError") is True and "structuredContent" not in result, result
     for word in words:
@@ -591,7 +591,8 @@ BACKTRACE = "\n\nStack backtrace:\n   0: <unknown>\n   1: <unknown>\n"
             "Error loading config.toml: unknown variant `x`\nin `model_reasoning_effort`",
         ),
         (
-            "2026-11-24T11:30:15.5Z ERROR codex_core::session: Failed to create session: conflict\n",
+            "2026-11-24T11:30:15.5Z ERROR codex_core::session: "
+            "Failed to create session: conflict\n",
             "Failed to create session: conflict",
         ),
         (

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Installs what the end-to-end tests need into the ignored folder .e2e at the top of the repository.
+"""Installs what the end-to-end tests need into the ignored folder .e2e of the repository.
 
     .e2e/codex-VERSION   the Codex CLI from npm, each version that the tests run
     .e2e/mcp-1, mcp-2    virtual environments with the newest MCP Python SDK 1.x and 2.x
     .e2e/venv            the virtual environment that runs the tests
 
-What is there and starts is left alone, so a second run costs a second. tmux is installed if it is missing and
-this runs as root on a Debian-like system. Needs Python 3.10 or newer (the SDKs do), npm and node.
+What is there and starts is left alone, so a second run costs a second. tmux is installed if it is
+missing and this runs as root on a Debian-like system. Needs Python 3.10 or newer (the SDKs do), npm
+and node.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def works(command: List[str], expected: str = "") -> bool:
 
 
 def must(command: List[str], why: str) -> None:
-    """Runs the command, a second time if it fails, and leaves with a clear text if it fails again."""
+    """Runs the command, again if it fails, and leaves with a clear text if it fails twice."""
     for attempt in (1, 2):
         print(f"install: {' '.join(command)}", flush=True)
         try:
@@ -89,7 +90,8 @@ def provide(what: str, good: Callable[[], bool], *steps: List[str]) -> None:
 def main() -> None:
     if sys.version_info < (3, 10):
         sys.exit(
-            f"install: the MCP SDKs need Python 3.10 or newer, this is {sys.version.split()[0]}; run it as "
+            f"install: the MCP SDKs need Python 3.10 or newer, "
+            f"this is {sys.version.split()[0]}; run it as "
             "`python3.X tests/e2e/install.py`"
         )
     os.makedirs(ROOT, exist_ok=True)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Installs the MCP clients that the tests of the registration use, into the ignored folder .e2e.
 
-    .e2e/claude-VERSION, gemini-VERSION, opencode-VERSION   Claude Code, Gemini CLI and opencode from npm
+    .e2e/claude-VERSION, gemini-VERSION, opencode-VERSION   clients from npm
     .e2e/run                                                a virtual environment with pipx and uv
 
-Each in one pinned version, since their commands and what they print are what the tests look at. What is there
-and starts is left alone. Needs npm, node 20 or newer, and the network the first time.
+Each in one pinned version, since their commands and what they print are what the tests look at.
+What is there and starts is left alone. Needs npm, node 20 or newer, and the network the first time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 
 from install import ROOT, provide, venv_python, works
 
-#: The name of the command, the npm package and the version. Claude Code's has to be named: npm takes an old
-#: one where node is older than 22, though the new one is a native program and runs.
+#: The name of the command, the npm package and the version. Claude Code's has to be named: npm
+#: takes an old one where node is older than 22, though the new one is a native program and runs.
 CLIENTS = {
     "claude": ("@anthropic-ai/claude-code", "2.1.330"),
     "gemini": ("@google/gemini-cli", "0.61.0"),

@@ -1,4 +1,4 @@
-"""What the end-to-end tests stand on: a real Codex with a loopback model, its processes, and a terminal."""
+"""What the end-to-end tests stand on: a real Codex with a loopback model, and a terminal."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def still_there(members: List[Process]) -> List[Process]:
 
 
 class Real:
-    """One version of Codex with a home, a working directory and a model of its own; starts servers on it.
+    """One version of Codex with its own home, working directory and model; starts servers on it.
 
-    The folder has a short name: Codex puts a Unix socket in its home, and such a path may have 107 bytes.
+    The folder has a short name: Codex puts a Unix socket in its home; its path may have 107 bytes.
     """
 
     def __init__(self, version: str) -> None:
@@ -122,7 +122,7 @@ class Real:
         return dict(kept, CODEX_HOME=self.home, HOME=self.person)
 
     def last_request(self) -> Dict[str, Any]:
-        """The newest request of a turn that reached the model; 0.169.0 also asks it for titles, without tools."""
+        """The newest request of a turn; 0.169.0 also asks the model for titles, without tools."""
         return [request for request in self.model.requests if request.get("tools")][-1]
 
     def heard(self) -> str:

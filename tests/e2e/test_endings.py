@@ -1,7 +1,7 @@
-"""However the server ends in the middle of a turn, nothing of the run is left, and the session goes on.
+"""However the server ends during a turn, nothing of the run is left, and the session goes on.
 
-The run is whole: Codex's Node shim, its native binary, and a shell command of its, in the sandbox (where
-Codex gives it a POSIX session of its own) and without one.
+The run is whole: Codex's Node shim, its native binary, and a shell command of its, in the sandbox
+(where Codex gives it a POSIX session of its own) and without one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def end(client: Client, steps: List[object]) -> None:
 def run_with_a_command(
     real: Real, client: Client, sandbox: str, command: str = "sleep 302"
 ) -> List[Process]:
-    """Starts a turn, waits until its command runs, all sleeps in it, and returns all processes of the run."""
+    """Starts a turn, waits until all sleeps of its command run; returns the run's processes."""
     client.start_call(
         "codex_chat", {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t"
     )

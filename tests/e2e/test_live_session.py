@@ -1,4 +1,4 @@
-"""One session, two voices: the agent and a person at `codex resume` share a session of the real Codex 0.169.0."""
+"""The agent and a person at `codex resume` share a session of the real Codex 0.169.0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Codex that this server started finds this server in its own configuration, and gets no further."""
+"""A Codex that this server started finds the server in its configuration, and gets no further."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDER = f"MODEL:CALL codex_chat {ARGUMENTS}\nMODEL:SAY Called."
 
 @pytest.fixture
 def registered(newest: Real) -> Real:
-    """The newest Codex with this server registered, as `codex mcp add` and a person's editor would do it."""
+    """The newest Codex with this server registered, as `codex mcp add` or an editor does it."""
     newest.configure(
         "[mcp_servers.helper]\n"
         f"command = {json.dumps(sys.executable)}\n"
@@ -59,7 +59,8 @@ def test_a_codex_that_a_person_started_can_call_it(registered: Real) -> None:
 
 
 def test_an_empty_marker_in_the_environment_refuses_nobody(newest: Real) -> None:
-    # The SDKs make the server the leader of a POSIX session, which finds the marker in its own environment.
+    # The SDKs make the server the leader of a POSIX session, which finds the marker in its own
+    # environment.
     client = newest.start(env={"CODEX_PERSISTENT_MCP_ACTIVE": ""}, start_new_session=True)
     assert session_of(client.chat("Hello."))
 

@@ -1,7 +1,7 @@
-"""From the file to the first answer: `--check`, `--print-config`, a gist, and the clients that it is used in.
+"""From the file to the first answer: `--check`, `--print-config`, a gist, and real clients.
 
-The program is a copy in a folder with an unpleasant name, and Codex a link beside it, found through PATH.
-Each test has a home of its own. Needs what install.py and install_clients.py install.
+The program is a copy in a folder with an unpleasant name, and Codex a link beside it, found through
+PATH. Each test has a home of its own. Needs what install.py and install_clients.py install.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY = "sk-dummy-0123456789abcdef0123456789"
 
 
 class Setup:
-    """A user: a home, a copy of the program in an odd folder, a Codex on PATH, an own environment."""
+    """A user: a home, a copy of the program in an odd folder, a Codex on PATH, an environment."""
 
     def __init__(self, real: Real, folder: str = ODD) -> None:
         self.real = real
@@ -111,7 +111,7 @@ class Setup:
         return entries[0]
 
     def is_right(self, command: str, arguments: List[str], env: Dict[str, str]) -> None:
-        """Checks a registration: this file, Codex as found, and a call with nothing but what it says."""
+        """Checks a registration: this file, the Codex found, and a call with what it says alone."""
         assert os.path.isabs(command) and arguments == [self.program]
         assert os.path.isabs(env["CODEX_BIN"]) and os.path.samefile(
             env["CODEX_BIN"], self.real.codex
@@ -656,7 +656,7 @@ def test_a_gist_prints_no_registration_of_itself(
 def test_a_gist_imports_nothing_from_the_users_directory(
     setup: Setup, gist: str, runner: str
 ) -> None:
-    """pipx runs the text with `python -c`, which looks for modules in the current directory first."""
+    """pipx runs the text with `python -c`, which looks for modules in the current folder first."""
     for module in (
         "json",
         "threading",

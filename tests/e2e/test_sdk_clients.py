@@ -1,4 +1,4 @@
-"""The server as the real MCP Python SDKs see it: a session opened, continued, cancelled, and nothing left."""
+"""The server as the real MCP Python SDKs see it: sessions opened, continued, cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: `codex resume` shows all, and the picker tells sessions apart."""
+"""What a person sees in a terminal: `codex resume` shows all, the picker tells sessions apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls on the real Codex: what the user asks for is what the model gets, and what it says comes back."""
+"""Calls on the real Codex: the model gets what the user asks for, and its words come back."""
 
 from __future__ import annotations
 
