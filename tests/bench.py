@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from client import PROGRAM
 from demo import VERSION, environment, real_codex
+from tools import CHAT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SESSION = "0199a213-81c0-7800-8aa1-bbab2a035a53"
@@ -134,13 +135,13 @@ class Server:
             if session_id is None
             else {"prompt": PROMPT, "session_id": session_id}
         )
-        params: Dict[str, Any] = {"name": "codex_chat", "arguments": arguments}
+        params: Dict[str, Any] = {"name": CHAT, "arguments": arguments}
         if token is not None:
             params["_meta"] = {"progressToken": token}
         return self.send("tools/call", params)
 
     def call(self, session_id: Optional[str] = None, token: Optional[int] = None) -> float:
-        """One call of codex_chat that must succeed: the seconds it took."""
+        """One call of the chat tool that must succeed: the seconds it took."""
         begin = time.perf_counter()
         (answer,) = self.wait(self.start_call(session_id, token))
         took = time.perf_counter() - begin

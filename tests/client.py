@@ -14,6 +14,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from tools import CHAT
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(os.path.dirname(HERE), "codex_persistent_mcp.py")
 #: Seconds after which a wait fails. Generous: only a fault reaches it.
@@ -177,8 +179,12 @@ class Client:
         return self.result(self.start_call(tool, arguments, **more), bound)
 
     def chat(self, prompt: str, **arguments: Any) -> Dict[str, Any]:
-        """Calls codex_chat and returns its result."""
-        return self.call("codex_chat", dict(arguments, prompt=prompt))
+        """Calls the chat tool and returns its result."""
+        return self.call(CHAT, dict(arguments, prompt=prompt))
+
+    def tools(self) -> Dict[str, Dict[str, Any]]:
+        """What tools/list tells, by name and in its order."""
+        return {tool["name"]: tool for tool in self.ask("tools/list")["result"]["tools"]}
 
     def progress(self, token: Any) -> List[Dict[str, Any]]:
         """The parameters of the progress notifications for `token` so far."""

@@ -20,6 +20,7 @@ from typing import Any, Dict, List, Tuple
 
 from client import Client, text_of
 from loopback_model import LoopbackModel, write_codex_home
+from tools import CHAT, PLAN
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -32,17 +33,17 @@ WIDTH = max(60, min(shutil.get_terminal_size((100, 24)).columns, 100))
 CALLS: List[Tuple[str, str, Dict[str, str]]] = [
     (
         "The agent opens a session",
-        "codex_chat",
+        CHAT,
         {"prompt": "We call the release Heron. Keep that in mind."},
     ),
     (
         "The agent goes on in it, and Codex still has the context",
-        "codex_chat",
+        CHAT,
         {"prompt": "What was it that I told you?"},
     ),
     (
         "The agent has its plan checked, in the same session",
-        "codex_guard_plan",
+        PLAN,
         {"requirements": "Release Heron on Friday.", "plan": "1. Tag it.\n2. Run the tests."},
     ),
 ]

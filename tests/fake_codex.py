@@ -21,6 +21,8 @@ import time
 import uuid
 from typing import Any, Dict, List, NoReturn, Optional
 
+from tools import CHAT
+
 HOME = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
 NOTES = os.environ.get("FAKE_CODEX_DIR") or HOME
 OLD = os.environ.get("FAKE_CODEX_VERSION", "0.169.0").startswith("0.77")
@@ -313,7 +315,7 @@ def mcp_child(program: str) -> str:
         "jsonrpc": "2.0",
         "id": 1,
         "method": "tools/call",
-        "params": {"name": "codex_chat", "arguments": {"prompt": "from inside"}},
+        "params": {"name": CHAT, "arguments": {"prompt": "from inside"}},
     }
     environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
     child = subprocess.run(

@@ -41,6 +41,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(PROGRAM))
 
 import codex_persistent_mcp as program  # noqa: E402
+from tools import CHAT, TOOLS  # noqa: E402
 
 #: Lines sent before the server must have answered them all, and chunks before it gives way to a new
 #: one.
@@ -59,7 +60,6 @@ DEEP = 800
 
 META = "io.modelcontextprotocol/"
 LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-TOOLS = ("codex_chat", "codex_guard_plan", "codex_guard_final")
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SESSIONS = [f"0199aaaa-0000-7000-8000-{number:012x}" for number in range(4)]
 
@@ -292,11 +292,8 @@ class Maker:
         """The arguments of a call, good ones but for chance."""
         r = self.random
         good: Dict[str, Any] = {
-            "codex_guard_plan": {"requirements": "r", "plan": "p"},
-            "codex_guard_final": {"change_summary": "s"},
-        }.get(tool, {"prompt": "p"})
-        good = {
-            name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000]) for name in good
+            name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000])
+            for name in TOOLS.get(tool, TOOLS[CHAT]).required
         }
         for name, value in (
             ("session_id", r.choice(SESSIONS)),
@@ -319,7 +316,7 @@ class Maker:
         r = self.random
         params: Dict[str, Any] = {}
         if method == "tools/call":
-            tool = self.maybe(r.choice(TOOLS))
+            tool = self.maybe(r.choice(list(TOOLS)))
             arguments = self.arguments(tool if isinstance(tool, str) else "")
             params = {"name": tool, "arguments": self.maybe(arguments, 0.05)}
         elif method == "initialize":

@@ -31,6 +31,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 sys.dont_write_bytecode = True
 from client import HERE, Client, remaining  # noqa: E402
+from tools import CHAT  # noqa: E402
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(
@@ -255,7 +256,7 @@ class Soak:
             client.calls[call.number] = call
         client.request(
             "tools/call",
-            {"name": "codex_chat", "arguments": arguments, "_meta": {"progressToken": call.number}},
+            {"name": CHAT, "arguments": arguments, "_meta": {"progressToken": call.number}},
             id=call.number,
         )
 

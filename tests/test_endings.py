@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 
 from client import PROGRAM, Client, remaining, session_of, text_of
+from tools import CHAT, TOOLS
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self"), reason="looks for processes in /proc (Linux)"
@@ -47,7 +48,7 @@ def processes(bench: Any) -> List[int]:
 
 def begin(bench: Any, server: Client, lines: Tuple[str, ...], **more: Any) -> Tuple[Any, str]:
     """Starts a call that stands in the middle of its turn; gives its id and the session's."""
-    id = server.start_call("codex_chat", dict(more, prompt="\n".join(("work",) + lines)))
+    id = server.start_call(CHAT, dict(more, prompt="\n".join(("work",) + lines)))
     bench.reached("busy")
     # Server, watcher, codex, its child, else the test would see nothing. A new one may not show
     # yet.
@@ -134,9 +135,7 @@ def test_the_session_knows_that_it_was_interrupted(bench: Any, ending: str) -> N
 def test_many_runs_at_once_are_all_gone(bench: Any, ending: str) -> None:
     server = bench.start()
     for index in range(5):
-        server.start_call(
-            "codex_chat", {"prompt": "\n".join(STUBBORN).replace("busy", f"busy{index}")}
-        )
+        server.start_call(CHAT, {"prompt": "\n".join(STUBBORN).replace("busy", f"busy{index}")})
     for index in range(5):
         bench.reached(f"busy{index}")
     since = time.monotonic()
@@ -167,7 +166,7 @@ def test_a_signal_right_after_the_call_leaves_no_codex(bench: Any) -> None:
         for end in (eof, lambda server: server.signal("SIGTERM")):
             # It does not wait for its prompt: one that does would leave by itself.
             server = bench.start(env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
-            server.start_call("codex_chat", {"prompt": "work"})
+            server.start_call(CHAT, {"prompt": "work"})
             time.sleep(pause)  # to hit different moments of the start of Codex
             since = time.monotonic()
             end(server)
@@ -199,7 +198,7 @@ subprocess.Popen.__init__ = slowly
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM, input open", "SIGKILL"])
 def test_a_codex_that_the_server_does_not_yet_know_of_goes_too(bench: Any, ending: str) -> None:
     server = bench.start_after(SLOW_START, env={"FAKE_CODEX_DO": "\n".join(STUBBORN[2:])})
-    id = server.start_call("codex_chat", {"prompt": "work"})
+    id = server.start_call(CHAT, {"prompt": "work"})
     bench.reached("busy")
     bench.wait(lambda: len(processes(bench)) >= 4, "four processes")
     since = time.monotonic()
@@ -278,7 +277,7 @@ def test_cancels_at_every_moment_of_a_turn_leave_nothing_and_answer_at_most_once
     server = bench.start()
     ids = []
     for pause in (0.0, 0.001, 0.01, 0.03, 0.06, 0.09, 0.12, 0.15):
-        ids.append(server.start_call("codex_chat", {"prompt": "hello"}))
+        ids.append(server.start_call(CHAT, {"prompt": "hello"}))
         time.sleep(pause)  # to hit different moments
         server.notify("notifications/cancelled", {"requestId": ids[-1]})
     assert not server.chat("last").get("isError")
@@ -341,9 +340,7 @@ def test_a_server_inside_a_codex_of_a_server_refuses_by_its_environment(bench: A
     result = server.chat("hello")
     assert result["isError"] and "without end" in text_of(result)
     assert bench.calls() == []
-    assert (
-        len(server.ask("tools/list")["result"]["tools"]) == 3
-    )  # it is there, and says why it does not help
+    assert list(server.tools()) == list(TOOLS)  # it is there, and says why it does not help
 
 
 def test_a_server_inside_a_codex_of_a_server_refuses_with_a_stripped_environment(

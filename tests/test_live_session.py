@@ -13,6 +13,7 @@ import pytest
 from client import Client, session_of, text_of
 from conftest import Bench
 from fake_daemon import FakeDaemon
+from tools import CHAT, FINAL, PLAN
 
 #: Milliseconds for a call that is to end by its timeout, and seconds within which it must have, on
 #: a loaded machine.
@@ -38,13 +39,11 @@ class Stage:
         return daemon.__enter__()
 
     def chat(self, prompt: str = "hello", **arguments: Any) -> Dict[str, Any]:
-        return self.client.call(
-            "codex_chat", dict(arguments, prompt=prompt, session_id=self.session)
-        )
+        return self.client.call(CHAT, dict(arguments, prompt=prompt, session_id=self.session))
 
     def start_chat(self, prompt: str = "hello", token: Any = "p", **arguments: Any) -> Any:
         return self.client.start_call(
-            "codex_chat", dict(arguments, prompt=prompt, session_id=self.session), token
+            CHAT, dict(arguments, prompt=prompt, session_id=self.session), token
         )
 
     def told(self, token: Any = "p") -> str:
@@ -302,9 +301,9 @@ WIDER = [
 @pytest.mark.parametrize(
     "tool, arguments",
     [
-        ("codex_guard_plan", {"requirements": "r", "plan": "p"}),
-        ("codex_guard_final", {"change_summary": "c"}),
-        ("codex_chat", {"prompt": "p", "sandbox": "read-only"}),
+        (PLAN, {"requirements": "r", "plan": "p"}),
+        (FINAL, {"change_summary": "c"}),
+        (CHAT, {"prompt": "p", "sandbox": "read-only"}),
     ],
 )
 def test_no_turn_runs_with_more_rights_than_it_was_to_have(
@@ -591,7 +590,7 @@ def test_a_guard_does_not_run_after_the_person_has_raised_the_sandbox(stage: Sta
     daemon = stage.daemon()
     daemon.person("FAKE:gate one\nFAKE:say x")
     id = stage.client.start_call(
-        "codex_guard_plan", {"requirements": "r", "plan": "p", "session_id": stage.session}, "p"
+        PLAN, {"requirements": "r", "plan": "p", "session_id": stage.session}, "p"
     )
     stage.client.wait_for(
         lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"

@@ -12,11 +12,14 @@ import pytest
 
 from client import META, MODERN, Client, session_of, text_of
 from conftest import Bench
+from tools import CHAT, TOOLS
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603
 MIB = 1 << 20
 #: Python refuses to read longer decimal integers where it has that limit.
 LONG_INTEGER = "9" * 5000
+#: A call of the chat tool as text, up to its arguments.
+CALL = f'"method":"tools/call","params":{{"name":"{CHAT}","arguments":'
 
 
 def gated(gate: str) -> str:
@@ -25,7 +28,7 @@ def gated(gate: str) -> str:
 
 def alive(client: Client) -> None:
     """The server still lists its tools and runs a call."""
-    assert len(client.ask("tools/list")["result"]["tools"]) == 3
+    assert list(client.tools()) == list(TOOLS)
     assert session_of(client.chat("still there?"))
 
 
@@ -74,7 +77,7 @@ def test_a_line_of_100_mb_is_served(bench: Bench) -> None:
         line_of(
             id="call",
             method="tools/call",
-            params={"name": "codex_chat", "arguments": {"prompt": ["x" * 100 * 1000 * 1000]}},
+            params={"name": CHAT, "arguments": {"prompt": ["x" * 100 * 1000 * 1000]}},
         )
         + b"\n"
     )
@@ -118,9 +121,7 @@ def test_json_that_is_nested_too_deeply_costs_only_its_own_message(
     bench: Bench, place: str, depth: int
 ) -> None:
     deep = "[" * depth + "]" * depth
-    call = (
-        '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"codex_chat","arguments":'
-    )
+    call = '{"jsonrpc":"2.0","id":1,' + CALL
     texts = {
         "prompt": call + '{"prompt":@}}}',
         "argument": call + '{"prompt":"x","zz":@}}}',
@@ -195,8 +196,7 @@ def test_bytes_that_are_no_json_are_a_parse_error(bench: Bench, line: bytes) -> 
     [
         '"id":@,"method":"ping"',
         '"id":1,"method":"ping","params":{"x":@}',
-        '"id":1,"method":"tools/call","params":{"name":"codex_chat","arguments":'
-        '{"prompt":"x","timeout_ms":@}}',
+        '"id":1,' + CALL + '{"prompt":"x","timeout_ms":@}}',
     ],
 )
 def test_numbers_that_json_does_not_have_are_a_parse_error(
@@ -231,9 +231,8 @@ def test_huge_numbers_anywhere_cost_only_their_own_message(bench: Bench, number:
         '"id":"n","method":@',
         '"id":"n","method":"initialize","params":{"protocolVersion":@}',
         '"id":"n","method":"tools/call","params":{"name":@}',
-        '"id":"n","method":"tools/call","params":{"name":"codex_chat","arguments":{"prompt":@}}',
-        '"id":"n","method":"tools/call","params":{"name":"codex_chat",'
-        '"arguments":{"prompt":"x","timeout_ms":@}}',
+        '"id":"n",' + CALL + '{"prompt":@}}',
+        '"id":"n",' + CALL + '{"prompt":"x","timeout_ms":@}}',
         '"id":"n","method":"tools/list","params":{"_meta":{"progressToken":@}}',
         '"id":"n","method":"tools/list",'
         '"params":{"_meta":{"io.modelcontextprotocol/protocolVersion":@}}',
@@ -292,7 +291,7 @@ def test_lone_surrogates_from_codex_reach_no_client(bench: Bench, text: str) -> 
         f'{item}"type":"agent_message","text":{quoted}}}}}',
         f'FAKE:raw {{"type":"turn.completed","usage":{{{quoted}:{quoted}}}}}',
     ]
-    call = client.start_call("codex_chat", {"prompt": "\n".join(steps)}, token="t")
+    call = client.start_call(CHAT, {"prompt": "\n".join(steps)}, token="t")
     assert "reply" in client.result(call)["structuredContent"]
     steps[-1] = f'FAKE:raw {{"type":"turn.failed","error":{{"message":{quoted}}}}}'
     assert client.chat("\n".join(steps))["isError"]
@@ -308,10 +307,10 @@ def test_lone_surrogates_in_every_place_are_answered(bench: Bench) -> None:
         {"prompt": "x", "cwd": "/\ud800"},
         {"prompt": "x", "session_id": "\udcff"},
     ):
-        assert client.call("codex_chat", arguments)["isError"]
+        assert client.call(CHAT, arguments)["isError"]
     assert "error" in client.ask("\ud800")
     assert "error" in client.ask("tools/call", {"name": "\ud800"})
-    id = client.start_call("codex_chat", {"prompt": "x"}, token="\ud800")
+    id = client.start_call(CHAT, {"prompt": "x"}, token="\ud800")
     assert session_of(client.result(id))
     client.notify("notifications/cancelled", {"requestId": "\ud800"})
     alive(client)
@@ -328,7 +327,7 @@ def test_an_id_of_a_wrong_type_is_refused_under_no_id(bench: Bench, method: str,
     client = bench.start(handshake=False)
     (answer,) = answers(
         client,
-        line_of(id=id, method=method, params={"name": "codex_chat", "arguments": {"prompt": "x"}}),
+        line_of(id=id, method=method, params={"name": CHAT, "arguments": {"prompt": "x"}}),
     )
     assert code(answer) == INVALID_REQUEST and answer.get("id") is None
     assert bench.calls() == []
@@ -336,7 +335,7 @@ def test_an_id_of_a_wrong_type_is_refused_under_no_id(bench: Bench, method: str,
 
 def test_an_id_that_is_still_in_flight_is_refused_and_the_first_call_goes_on(bench: Bench) -> None:
     client = bench.start()
-    call = {"name": "codex_chat", "arguments": {"prompt": gated("first")}}
+    call = {"name": CHAT, "arguments": {"prompt": gated("first")}}
     client.request("tools/call", call, id="twice")
     bench.reached("first")
     for method, params in (("tools/call", call), ("ping", {}), ("nonsense", {})):
@@ -354,9 +353,7 @@ def test_an_id_that_is_still_in_flight_is_refused_and_the_first_call_goes_on(ben
 def test_1_and_the_text_1_are_two_ids(bench: Bench) -> None:
     client = bench.start(handshake=False)
     for id, gate in ((1, "number"), ("1", "text")):
-        client.request(
-            "tools/call", {"name": "codex_chat", "arguments": {"prompt": gated(gate)}}, id=id
-        )
+        client.request("tools/call", {"name": CHAT, "arguments": {"prompt": gated(gate)}}, id=id)
         bench.reached(gate)
     client.notify("notifications/cancelled", {"requestId": "1"})
     bench.open("number")
@@ -378,7 +375,7 @@ VALUES: Tuple[Any, ...] = (
     [[]],
     {},
     {"x": 1},
-    {"name": "codex_chat"},
+    {"name": CHAT},
 )
 METHODS = [
     "initialize",
@@ -405,11 +402,11 @@ def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_e
                 for key in ("_meta", "name", "arguments", "cursor", "protocolVersion", "requestId")
             ]
             cases += [
-                {"name": "codex_chat", "arguments": value},
+                {"name": CHAT, "arguments": value},
                 {"name": value, "arguments": {"prompt": "x"}},
-                {"name": "codex_chat", "arguments": {"prompt": value}, "_meta": MODERN},
+                {"name": CHAT, "arguments": {"prompt": value}, "_meta": MODERN},
                 {
-                    "name": "codex_chat",
+                    "name": CHAT,
                     "arguments": {"prompt": "x"},
                     "_meta": {"progressToken": value},
                 },
@@ -473,10 +470,10 @@ def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_wo
     bench: Bench,
 ) -> None:
     client = bench.start(env={"CODEX_MCP_MAX_PARALLEL": "1"})
-    first = client.start_call("codex_chat", {"prompt": gated("first")})
+    first = client.start_call(CHAT, {"prompt": gated("first")})
     bench.reached("first")
     count, before = 10000, len(client.messages)
-    call = {"name": "codex_chat", "arguments": {"prompt": "x"}}
+    call = {"name": CHAT, "arguments": {"prompt": "x"}}
     client.send_raw(
         b"".join(
             line_of(id=f"c{number}", method="tools/call", params=call) + b"\n"
@@ -502,7 +499,7 @@ def test_of_10000_calls_at_once_those_beyond_a_sensible_number_are_refused_in_wo
 
 def test_10000_cancels_change_nothing_for_the_call_that_runs(bench: Bench) -> None:
     client = bench.start()
-    id = client.start_call("codex_chat", {"prompt": gated("middle")})
+    id = client.start_call(CHAT, {"prompt": gated("middle")})
     bench.reached("middle")
     cancels = [
         line_of(method="notifications/cancelled", params={"requestId": value})
@@ -521,7 +518,7 @@ def test_10000_cancels_change_nothing_for_the_call_that_runs(bench: Bench) -> No
 def running(bench: Bench, **options: Any) -> Tuple[Client, int]:
     """A server that nobody reads, with a call in its turn, and the pid of its codex."""
     client = bench.start(handshake=False, read=False, **options)
-    client.start_call("codex_chat", {"prompt": gated("never")}, token="t")
+    client.start_call(CHAT, {"prompt": gated("never")}, token="t")
     bench.reached("never")
     pid = bench.calls()[0]["pid"]
     assert runs(pid)
@@ -580,8 +577,7 @@ def test_the_server_leaves_at_the_end_of_its_input_with_the_most_that_can_be_unr
     [
         b"{",
         b'{"jsonrpc":"2.0","id":9,"method":"pi',
-        b'{"jsonrpc":"2.0","id":9,"method":"tools/call",'
-        b'"params":{"name":"codex_chat","arguments":{"prompt":"half',
+        b'{"jsonrpc":"2.0","id":9,' + CALL.encode() + b'{"prompt":"half',
         b"x" * 100000,
     ],
 )
@@ -608,7 +604,7 @@ def test_a_client_that_is_slow_to_read_gets_everything(bench: Bench) -> None:
     client = bench.start(handshake=False, read=False)
     for number in range(300):
         client.request("tools/list", id=number)
-    id = client.start_call("codex_chat", {"prompt": "hello"})
+    id = client.start_call(CHAT, {"prompt": "hello"})
     bench.wait(bench.calls, "codex")
     time.sleep(0.5)  # the answers fill the pipe
     found = [json.loads(client.process.stdout.readline()) for _ in range(301)]

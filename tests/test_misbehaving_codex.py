@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import pytest
 
 from client import Client, text_of
+from tools import CHAT, TOOLS
 
 BEGIN = ["session", "started"]
 GOOD = BEGIN + ["say The answer.", "completed"]
@@ -48,12 +49,12 @@ def run(
     server = bench.start(env={"FAKE_CODEX_DO": steps(lines)} if early else {})
     before, began = peak(server), time.monotonic()
     result = server.call(
-        "codex_chat",
+        CHAT,
         dict(arguments, prompt=(prompt or "please") + ("" if early else "\n" + steps(lines))),
     )
     assert time.monotonic() - began < bound
     assert peak(server) - before <= memory, f"{peak(server) - before} MiB more"
-    assert len(server.ask("tools/list")["result"]["tools"]) == 3  # it lives
+    assert list(server.tools()) == list(TOOLS)  # it lives
     return server, result
 
 
@@ -150,7 +151,7 @@ def test_a_codex_that_leaves_before_it_starts_a_session(
 
 def test_a_codex_that_is_killed_says_how_it_ended(bench: Any) -> None:
     server = bench.start()
-    id = server.start_call("codex_chat", {"prompt": steps(BEGIN + ["gate busy"])})
+    id = server.start_call(CHAT, {"prompt": steps(BEGIN + ["gate busy"])})
     bench.reached("busy")
     os.kill(bench.calls()[0]["pid"], signal.SIGKILL)
     failed(server.result(id), "signal 9", "codex resume " + bench.calls()[0]["session"])
@@ -546,7 +547,7 @@ def test_a_child_that_holds_an_unread_prompt_leaves_nothing_in_the_server(bench:
 def test_one_codex_that_misbehaves_does_not_disturb_others(bench: Any) -> None:
     server = bench.start()
     ids = [
-        server.start_call("codex_chat", {"prompt": steps(lines), "timeout_ms": 3000})
+        server.start_call(CHAT, {"prompt": steps(lines), "timeout_ms": 3000})
         for lines in (
             BEGIN + ["stubborn", "hang"],
             BEGIN + ["stderr-flood 30", "hang"],

@@ -12,6 +12,7 @@ import pytest
 
 from client import Client, session_of
 from conftest import Bench
+from tools import CHAT
 
 TOKEN = "a token"
 BEGIN = ["session", "started"]
@@ -51,7 +52,7 @@ def told(server: Client, token: Any = TOKEN) -> List[str]:
 def test_the_session_is_told_as_soon_as_it_is_known(bench: Any) -> None:
     server = bench.start()
     id = server.start_call(
-        "codex_chat", {"prompt": steps(["session", "gate hold", "started"] + END)}, token=TOKEN
+        CHAT, {"prompt": steps(["session", "gate hold", "started"] + END)}, token=TOKEN
     )
     bench.reached("hold")
     session = bench.calls()[0]["session"]
@@ -143,9 +144,7 @@ def told_of(tmp_path_factory: Any) -> Iterator[Dict[str, List[str]]]:
     server = bench.start()
     events = dict(WILD, **{name: event for name, (event, _) in SHOWN.items()})
     ids = [
-        server.start_call(
-            "codex_chat", {"prompt": steps(BEGIN + [event, "sleep 0.8"] + END)}, token=name
-        )
+        server.start_call(CHAT, {"prompt": steps(BEGIN + [event, "sleep 0.8"] + END)}, token=name)
         for name, event in events.items()
     ]
     for id in ids:
@@ -176,12 +175,12 @@ def test_the_wait_for_the_session_is_told(bench: Any) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
     held = server.start_call(
-        "codex_chat",
+        CHAT,
         {"prompt": steps(["session", "gate hold", "started"] + END), "session_id": session},
         token=1,
     )
     bench.reached("hold")
-    second = server.start_call("codex_chat", {"prompt": "next", "session_id": session}, token=TOKEN)
+    second = server.start_call(CHAT, {"prompt": "next", "session_id": session}, token=TOKEN)
     server.wait_for(
         lambda: any("ait" in text and session in text for text in told(server)), "word of the wait"
     )
@@ -194,14 +193,12 @@ def test_silence_has_a_sign_of_life_with_the_time_so_far(bench: Any) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
     running = server.start_call(
-        "codex_chat",
+        CHAT,
         {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session},
         token=TOKEN,
     )
     bench.reached("hold")
-    queued = server.start_call(
-        "codex_chat", {"prompt": "next", "session_id": session}, token="queued"
-    )
+    queued = server.start_call(CHAT, {"prompt": "next", "session_id": session}, token="queued")
     server.wait_for(lambda: told(server) and told(server, "queued"), "the first progress")
     time.sleep(0.8)  # what came with the start has been told
     before, began = (
@@ -222,10 +219,10 @@ def test_a_long_wait_for_another_server_is_not_told_again_and_again(bench: Any) 
     one, two = bench.start(), bench.start()
     session = session_of(one.chat("open"))
     held = one.start_call(
-        "codex_chat", {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session}
+        CHAT, {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session}
     )
     bench.reached("hold")
-    waiting = two.start_call("codex_chat", {"prompt": "next", "session_id": session}, token=TOKEN)
+    waiting = two.start_call(CHAT, {"prompt": "next", "session_id": session}, token=TOKEN)
     two.wait_for(lambda: told(two), "word of the wait")
     time.sleep(3)  # a silence in which a person needs no more than a sign of life
     assert len(told(two)) <= 2, told(two)
@@ -246,7 +243,7 @@ def test_a_flood_of_events_is_told_a_few_times_a_second(bench: Any) -> None:
         + END
     )
     began = time.monotonic()
-    server.call("codex_chat", {"prompt": steps(lines)}, token=TOKEN)
+    server.call(CHAT, {"prompt": steps(lines)}, token=TOKEN)
     duration = time.monotonic() - began
     assert duration >= 3
     assert 3 <= len(told(server)) <= 4 * duration + 4
@@ -257,7 +254,7 @@ def test_nothing_is_told_after_the_answer(bench: Any) -> None:
     server = bench.start()
     for index in range(10):
         server.call(
-            "codex_chat",
+            CHAT,
             {"prompt": steps(BEGIN + ["command ls", "command pwd"] + END)},
             token=index,
         )
@@ -276,7 +273,7 @@ def test_nothing_is_told_after_the_answer(bench: Any) -> None:
 def test_nothing_is_told_after_a_cancel(bench: Any) -> None:
     server = bench.start()
     id = server.start_call(
-        "codex_chat",
+        CHAT,
         {
             "prompt": steps(
                 BEGIN
@@ -308,7 +305,7 @@ def test_nothing_is_told_after_a_cancel(bench: Any) -> None:
 @pytest.mark.parametrize("token", [0, 7, -1, "", "0", 1 << 53])
 def test_the_token_comes_back_as_it_is(bench: Any, token: Any) -> None:
     server = bench.start()
-    server.call("codex_chat", {"prompt": "hello"}, meta={"progressToken": token})
+    server.call(CHAT, {"prompt": "hello"}, meta={"progressToken": token})
     assert told(server, token)
 
 
@@ -329,7 +326,7 @@ def test_without_a_usable_token_nothing_is_told(bench: Any, meta: Dict[str, Any]
         server.request(
             "tools/call",
             {
-                "name": "codex_chat",
+                "name": CHAT,
                 "arguments": {"prompt": steps(BEGIN + ["command ls"] + END)},
                 "_meta": meta,
             },

@@ -18,9 +18,9 @@ import pytest
 
 from client import META, MODERN, PROGRAM, Client, session_of, text_of
 from conftest import Bench
+from tools import CHAT, FINAL, PLAN, TOOLS
 
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
-TOOLS = ["codex_chat", "codex_guard_plan", "codex_guard_final"]
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 UNSUPPORTED_REVISION = -32022
 
@@ -271,7 +271,7 @@ def test_a_client_of_each_legacy_revision_is_served_in_it(bench: Bench, revision
     assert result["capabilities"] == {"tools": {}}
     assert result["serverInfo"]["name"] == "codex-persistent-mcp"
     assert client.ask("ping")["result"] == {}
-    assert [tool["name"] for tool in client.ask("tools/list")["result"]["tools"]] == TOOLS
+    assert list(client.tools()) == list(TOOLS)
     first = session_of(client.chat("hello"))
     assert session_of(client.chat("again", session_id=first)) == first
 
@@ -305,14 +305,14 @@ def test_the_instructions_tell_the_workflow_in_both_eras(bench: Bench) -> None:
         modern(client, "server/discover")["result"]["instructions"],
     )
     assert legacy == now
-    for word in ("codex_guard_plan", "codex_guard_final", "session_id", "resume_command"):
+    for word in (PLAN, FINAL, "session_id", "resume_command"):
         assert word in legacy
     assert len(legacy) < 2000
 
 
 def test_the_tools_are_listed_before_any_handshake(bench: Bench) -> None:
     client = bench.start(handshake=False)
-    assert [tool["name"] for tool in client.ask("tools/list")["result"]["tools"]] == TOOLS
+    assert list(client.tools()) == list(TOOLS)
 
 
 def test_a_call_before_any_handshake_is_served(bench: Bench) -> None:
@@ -333,7 +333,7 @@ def test_a_shell_pipe_prints_the_tools_and_exits_0(end: str) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 1
     answer = json.loads(lines[0])
-    assert answer["id"] == 1 and [tool["name"] for tool in answer["result"]["tools"]] == TOOLS
+    assert answer["id"] == 1 and [tool["name"] for tool in answer["result"]["tools"]] == list(TOOLS)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_method_that_is_not_served_is_not_found(bench: Bench, method: str) -> 
 def test_a_notification_gets_no_answer(bench: Bench, method: str) -> None:
     client = bench.start()
     before = len(client.messages)
-    for params in ({}, {"name": "codex_chat", "arguments": {"prompt": "x"}}, [], 1, "x", None):
+    for params in ({}, {"name": CHAT, "arguments": {"prompt": "x"}}, [], 1, "x", None):
         client.send({"jsonrpc": "2.0", "method": method, "params": params})
     settled(client)
     assert len(client.messages) == before + 1
@@ -419,13 +419,13 @@ def test_ids_come_back_as_they_were_sent(bench: Bench) -> None:
     "params",
     [
         {},
-        {"name": "codex_chatt", "arguments": {}},
+        {"name": CHAT + "t", "arguments": {}},
         {"name": None},
         {"name": 1},
-        {"name": ["codex_chat"]},
-        {"name": "codex_chat", "arguments": []},
-        {"name": "codex_chat", "arguments": "prompt"},
-        {"name": "CODEX_CHAT"},
+        {"name": [CHAT]},
+        {"name": CHAT, "arguments": []},
+        {"name": CHAT, "arguments": "prompt"},
+        {"name": CHAT.upper()},
     ],
 )
 def test_a_malformed_call_or_an_unknown_tool_is_an_error_of_the_protocol(
@@ -438,7 +438,7 @@ def test_a_malformed_call_or_an_unknown_tool_is_an_error_of_the_protocol(
 
 
 def test_a_call_without_arguments_is_a_tool_error_that_names_what_is_missing(bench: Bench) -> None:
-    result = bench.start().ask("tools/call", {"name": "codex_chat"})["result"]
+    result = bench.start().ask("tools/call", {"name": CHAT})["result"]
     assert result["isError"] and "prompt" in text_of(result)
 
 
@@ -462,15 +462,15 @@ def test_server_discover_as_the_very_first_message(bench: Bench, id: Any) -> Non
 
 def test_a_modern_tools_list_as_the_very_first_message(bench: Bench) -> None:
     result = modern(bench.start(handshake=False), "tools/list")["result"]
-    assert [tool["name"] for tool in result["tools"]] == TOOLS
+    assert [tool["name"] for tool in result["tools"]] == list(TOOLS)
 
 
 def test_a_modern_call_as_the_very_first_message(bench: Bench) -> None:
     client = bench.start(handshake=False)
-    session_id = session_of(client.call("codex_chat", {"prompt": "hello"}, meta=MODERN))
-    again = client.call("codex_chat", {"prompt": "again", "session_id": session_id}, meta=MODERN)
+    session_id = session_of(client.call(CHAT, {"prompt": "hello"}, meta=MODERN))
+    again = client.call(CHAT, {"prompt": "again", "session_id": session_id}, meta=MODERN)
     assert session_of(again) == session_id
-    refused = client.call("codex_chat", {"prompt": 1}, meta=MODERN)
+    refused = client.call(CHAT, {"prompt": 1}, meta=MODERN)
     assert refused["isError"] and refused["resultType"] == "complete"
 
 
@@ -514,7 +514,7 @@ def test_a_modern_request_without_its_required_fields_is_refused(
     client = bench.start(handshake=False)
     meta = {key: value for key, value in MODERN.items() if key != META + drop}
     meta.update({META + key: value for key, value in put.items()})
-    params = {"_meta": meta, "name": "codex_chat", "arguments": {"prompt": "x"}}
+    params = {"_meta": meta, "name": CHAT, "arguments": {"prompt": "x"}}
     assert error_of(client.ask(method, params))["code"] == INVALID_PARAMS
     assert bench.calls() == []
 
@@ -522,12 +522,10 @@ def test_a_modern_request_without_its_required_fields_is_refused(
 def test_a_modern_request_may_leave_out_the_name_of_its_client(bench: Bench) -> None:
     client = bench.start(handshake=False)
     meta = {key: value for key, value in MODERN.items() if key != META + "clientInfo"}
-    assert session_of(client.call("codex_chat", {"prompt": "hello"}, meta=meta))
+    assert session_of(client.call(CHAT, {"prompt": "hello"}, meta=meta))
     for odd in (None, 1, [], {}, {"name": 1}):
         assert session_of(
-            client.call(
-                "codex_chat", {"prompt": "hello"}, meta=dict(MODERN, **{META + "clientInfo": odd})
-            )
+            client.call(CHAT, {"prompt": "hello"}, meta=dict(MODERN, **{META + "clientInfo": odd}))
         )
 
 
@@ -552,7 +550,7 @@ def test_server_discover_without_the_modern_fields_is_no_sign_of_a_modern_server
 def test_both_eras_interleaved_in_one_process(bench: Bench) -> None:
     client = bench.start(handshake=False)
     modern(client, "server/discover", "probe")
-    running = client.start_call("codex_chat", {"prompt": gated("modern")}, meta=MODERN)
+    running = client.start_call(CHAT, {"prompt": gated("modern")}, meta=MODERN)
     bench.reached("modern")
     assert client.initialize("2025-03-26", name="old-client")["protocolVersion"] == "2025-03-26"
     assert "resultType" not in client.ask("tools/list")["result"]
@@ -568,14 +566,14 @@ def test_both_eras_interleaved_in_one_process(bench: Bench) -> None:
 def test_a_modern_request_takes_nothing_from_an_earlier_handshake(bench: Bench) -> None:
     client = bench.start(handshake=False)
     client.initialize(name="old-client")
-    client.call("codex_chat", {"prompt": "legacy"})
-    client.call("codex_chat", {"prompt": "now"}, meta=MODERN)
+    client.call(CHAT, {"prompt": "legacy"})
+    client.call(CHAT, {"prompt": "now"}, meta=MODERN)
     client.call(
-        "codex_chat",
+        CHAT,
         {"prompt": "nameless"},
         meta={key: value for key, value in MODERN.items() if key != META + "clientInfo"},
     )
-    client.call("codex_chat", {"prompt": "legacy again"})
+    client.call(CHAT, {"prompt": "legacy again"})
     first = [call["prompt"].split("\n")[0] for call in bench.calls()]
     assert ["old-client" in line for line in first] == [True, False, False, True]
     assert ["test-client" in line for line in first] == [False, True, False, False]
@@ -601,8 +599,8 @@ def test_a_batch_of_requests_notifications_and_calls_is_answered_as_one(bench: B
             request("ping"),
             {"jsonrpc": "2.0", "method": "notifications/initialized"},
             request("list", "tools/list"),
-            request("call", "tools/call", name="codex_chat", arguments={"prompt": "hello"}),
-            request("bad", "tools/call", name="codex_chat", arguments={}),
+            request("call", "tools/call", name=CHAT, arguments={"prompt": "hello"}),
+            request("bad", "tools/call", name=CHAT, arguments={}),
             request("none", "nonsense"),
             17,
             [],
@@ -612,7 +610,7 @@ def test_a_batch_of_requests_notifications_and_calls_is_answered_as_one(bench: B
     answers = batch_answer(client)
     by_id = {answer["id"]: answer for answer in answers if answer.get("id") is not None}
     assert sorted(by_id) == ["bad", "call", "list", "none", "ping"]
-    assert by_id["ping"]["result"] == {} and len(by_id["list"]["result"]["tools"]) == 3
+    assert by_id["ping"]["result"] == {} and len(by_id["list"]["result"]["tools"]) == len(TOOLS)
     assert session_of(by_id["call"]["result"]) and by_id["bad"]["result"]["isError"]
     assert by_id["none"]["error"]["code"] == METHOD_NOT_FOUND
     others = [answer["error"]["code"] for answer in answers if answer.get("id") is None]
@@ -638,7 +636,7 @@ def test_a_call_of_a_batch_can_be_cancelled_and_the_rest_is_answered(bench: Benc
     client.initialize("2025-03-26")
     client.send(
         [
-            request("slow", "tools/call", name="codex_chat", arguments={"prompt": gated("never")}),
+            request("slow", "tools/call", name=CHAT, arguments={"prompt": gated("never")}),
             request("ping"),
         ]
     )
@@ -651,9 +649,7 @@ def test_a_call_of_a_batch_can_be_cancelled_and_the_rest_is_answered(bench: Benc
 def test_a_batch_of_which_every_call_is_cancelled_has_no_answer(bench: Bench) -> None:
     client = bench.start(handshake=False)
     client.initialize("2025-03-26")
-    client.send(
-        [request("slow", "tools/call", name="codex_chat", arguments={"prompt": gated("never")})]
-    )
+    client.send([request("slow", "tools/call", name=CHAT, arguments={"prompt": gated("never")})])
     bench.reached("never")
     before = len(client.messages)
     client.notify("notifications/cancelled", {"requestId": "slow"})
@@ -718,7 +714,7 @@ def test_progress_comes_with_the_token_as_it_was_sent(
 ) -> None:
     client = bench.start()
     id = client.start_call(
-        "codex_chat", {"prompt": gated("middle", "command make check")}, token=token, meta=meta
+        CHAT, {"prompt": gated("middle", "command make check")}, token=token, meta=meta
     )
     bench.reached("middle")
     client.wait_for(lambda: client.progress(token), "progress")
@@ -733,7 +729,7 @@ def test_progress_comes_with_the_token_as_it_was_sent(
 def test_progress_grows_and_stops_with_the_answer(bench: Bench) -> None:
     client = bench.start()
     steps = [f"command number {number}\nFAKE:sleep 0.6" for number in range(3)]
-    id = client.start_call("codex_chat", {"prompt": gated("end", *steps)}, token="t")
+    id = client.start_call(CHAT, {"prompt": gated("end", *steps)}, token="t")
     bench.reached("end")
     bench.open("end")
     client.result(id)
@@ -749,7 +745,7 @@ def test_no_progress_without_a_token_that_asks_for_it(bench: Bench, token: Any) 
     id = client.request(
         "tools/call",
         {
-            "name": "codex_chat",
+            "name": CHAT,
             "arguments": {"prompt": "hello"},
             "_meta": {} if token is None else {"progressToken": token},
         },
@@ -761,7 +757,7 @@ def test_no_progress_without_a_token_that_asks_for_it(bench: Bench, token: Any) 
 def test_progress_of_two_calls_goes_to_the_right_one(bench: Bench) -> None:
     client = bench.start()
     ids = [
-        client.start_call("codex_chat", {"prompt": gated(name, "command " + name)}, token=token)
+        client.start_call(CHAT, {"prompt": gated(name, "command " + name)}, token=token)
         for name, token in (("one", 1), ("two", "1"))
     ]
     bench.reached("one")
@@ -787,7 +783,7 @@ def test_a_cancelled_call_gets_no_further_message_and_its_codex_ends(
     bench: Bench, meta: Dict[str, Any], reason: Dict[str, Any]
 ) -> None:
     client = bench.start()
-    id = client.start_call("codex_chat", {"prompt": gated("never")}, token="t", meta=meta)
+    id = client.start_call(CHAT, {"prompt": gated("never")}, token="t", meta=meta)
     bench.reached("never")
     client.notify("notifications/cancelled", dict({"requestId": id}, **reason))
     settled(client)
@@ -804,12 +800,10 @@ def test_a_call_that_waits_for_its_session_can_be_cancelled_and_spawns_nothing(
 ) -> None:
     client = bench.start()
     session_id = session_of(client.chat("first"))
-    running = client.start_call("codex_chat", {"prompt": gated("busy"), "session_id": session_id})
+    running = client.start_call(CHAT, {"prompt": gated("busy"), "session_id": session_id})
     bench.reached("busy")
-    waiting = client.start_call(
-        "codex_chat", {"prompt": "never sent", "session_id": session_id}, token="w"
-    )
-    last = client.start_call("codex_chat", {"prompt": "last", "session_id": session_id})
+    waiting = client.start_call(CHAT, {"prompt": "never sent", "session_id": session_id}, token="w")
+    last = client.start_call(CHAT, {"prompt": "last", "session_id": session_id})
     client.notify("notifications/cancelled", {"requestId": waiting})
     settled(client)
     bench.open("busy")
@@ -839,7 +833,7 @@ def test_a_call_that_waits_for_its_session_can_be_cancelled_and_spawns_nothing(
 )
 def test_a_cancel_of_something_else_is_ignored(bench: Bench, params: Any) -> None:
     client = bench.start(handshake=False)
-    running = client.start_call("codex_chat", {"prompt": gated("middle")})
+    running = client.start_call(CHAT, {"prompt": gated("middle")})
     assert running == 1
     bench.reached("middle")
     client.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
@@ -851,7 +845,7 @@ def test_a_cancel_of_something_else_is_ignored(bench: Bench, params: Any) -> Non
 
 def test_a_cancel_after_the_answer_is_ignored_even_when_repeated(bench: Bench) -> None:
     client = bench.start()
-    id = client.start_call("codex_chat", {"prompt": "hello"}, token=1)
+    id = client.start_call(CHAT, {"prompt": "hello"}, token=1)
     session_id = session_of(client.result(id))
     count = len(client.messages)
     for _ in range(3):
@@ -862,7 +856,7 @@ def test_a_cancel_after_the_answer_is_ignored_even_when_repeated(bench: Bench) -
 
 def test_the_id_of_a_cancelled_call_can_be_used_again(bench: Bench) -> None:
     client = bench.start()
-    call = {"name": "codex_chat", "arguments": {"prompt": gated("never")}}
+    call = {"name": CHAT, "arguments": {"prompt": gated("never")}}
     client.request("tools/call", call, id="same")
     bench.reached("never")
     client.notify("notifications/cancelled", {"requestId": "same"})

@@ -11,6 +11,7 @@ from typing import Any, Dict
 import pytest
 
 from client import session_of
+from tools import FINAL, TOOLS
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
@@ -63,15 +64,9 @@ def test_this_python_holds_a_conversation(bench: Any, version: str) -> None:
     client = bench.start(
         python=FOUND[version], env={"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
     )
-    assert [tool["name"] for tool in client.ask("tools/list")["result"]["tools"]] == [
-        "codex_chat",
-        "codex_guard_plan",
-        "codex_guard_final",
-    ]
+    assert list(client.tools()) == list(TOOLS)
     session = session_of(client.chat("Hello, Codex."))
-    result = client.call(
-        "codex_guard_final", {"change_summary": "All done.", "session_id": session}, token="t"
-    )
+    result = client.call(FINAL, {"change_summary": "All done.", "session_id": session}, token="t")
     assert "You sent 1 messages before this one." in result["structuredContent"]["review"]
     assert client.progress("t")
     timed_out = client.chat("FAKE:hang", timeout_ms=1000)

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from client import Client, session_of, text_of
+from tools import CHAT
 
 both = pytest.mark.parametrize("version", ["0.77.0", "0.169.0"])
 LOCK = "codex-persistent-mcp.lock"
@@ -49,7 +50,7 @@ def call(server: Client, prompt: str, session: Optional[str] = None, **more: Any
     arguments: Dict[str, Any] = dict(more, prompt=prompt)
     if session:
         arguments["session_id"] = session
-    return server.start_call("codex_chat", arguments, token="progress")
+    return server.start_call(CHAT, arguments, token="progress")
 
 
 def told(server: Client, words: str) -> bool:

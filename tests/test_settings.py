@@ -12,6 +12,7 @@ import pytest
 from client import Client, session_of, text_of
 from codex_persistent_mcp import read_settings
 from conftest import FAKE, Bench
+from tools import CHAT, TOOLS
 
 NAMES = [
     "CODEX_BIN",
@@ -21,20 +22,13 @@ NAMES = [
     "CODEX_MCP_SANDBOX",
     "CODEX_MCP_MAX_PARALLEL",
 ]
-CALLS = [
-    ("codex_chat", {"prompt": "x"}),
-    ("codex_guard_plan", {"requirements": "x", "plan": "x"}),
-    ("codex_guard_final", {"change_summary": "x"}),
-]
 
 
 def gated(gate: str) -> str:
     return f"FAKE:session\nFAKE:started\nFAKE:gate {gate}\nFAKE:say done\nFAKE:completed"
 
 
-def refused(
-    client: Client, arguments: Dict[str, Any] = {"prompt": "x"}, tool: str = "codex_chat"
-) -> str:
+def refused(client: Client, arguments: Dict[str, Any] = {"prompt": "x"}, tool: str = CHAT) -> str:
     result = client.call(tool, arguments)
     assert result.get("isError") is True and "structuredContent" not in result, result
     return text_of(result)
@@ -86,9 +80,9 @@ def test_a_bad_value_lets_the_server_start_and_every_call_says_which_variable(
     bench: Bench, name: str, value: str
 ) -> None:
     client = bench.start(env={name: value})
-    assert len(client.ask("tools/list")["result"]["tools"]) == 3
-    for tool, arguments in CALLS:
-        assert name in refused(client, arguments, tool)
+    assert list(client.tools()) == list(TOOLS)
+    for tool in TOOLS:
+        assert name in refused(client, TOOLS[tool].required, tool)
     assert bench.calls() == []
 
 
@@ -153,8 +147,8 @@ def test_a_codex_bin_that_cannot_be_run_is_named(bench: Bench, tmp_path: Any, ki
         shutil.copy(FAKE, path)
         os.chmod(path, 0o644)
     client = bench.start(env={"CODEX_BIN": path})
-    for tool, arguments in CALLS:
-        text = refused(client, arguments, tool)
+    for tool in TOOLS:
+        text = refused(client, TOOLS[tool].required, tool)
         assert "CODEX_BIN" in text and path in text
 
 
@@ -205,7 +199,7 @@ def test_a_server_whose_own_directory_is_gone_still_starts(bench: Bench, tmp_pat
     shell.write_text(f'#!/bin/sh\nrmdir "$PWD"\nexec "{sys.executable}" "$@"\n')
     shell.chmod(0o755)
     client = bench.start(env={"CODEX_MCP_CWD": ""}, cwd=str(folder), python=str(shell))
-    assert len(client.ask("tools/list")["result"]["tools"]) == 3
+    assert list(client.tools()) == list(TOOLS)
     assert "CODEX_MCP_CWD" in refused(client)
 
 
@@ -222,7 +216,7 @@ def test_the_default_timeout_ends_a_call_and_a_calls_own_goes_before_it(bench: B
     tools = client.ask("tools/list")["result"]["tools"]
     for tool in tools:
         assert "3000" in tool["inputSchema"]["properties"]["timeout_ms"]["description"]
-    patient = client.start_call("codex_chat", {"prompt": gated("patient"), "timeout_ms": 60000})
+    patient = client.start_call(CHAT, {"prompt": gated("patient"), "timeout_ms": 60000})
     bench.reached("patient")
     text = refused(client, {"prompt": gated("never")})
     assert "timeout_ms" in text and "codex resume" in text
@@ -232,10 +226,10 @@ def test_the_default_timeout_ends_a_call_and_a_calls_own_goes_before_it(bench: B
 
 def test_no_more_codex_run_at_once_than_the_operator_allows(bench: Bench) -> None:
     client = bench.start(env={"CODEX_MCP_MAX_PARALLEL": "2"})
-    running = [client.start_call("codex_chat", {"prompt": gated(name)}) for name in ("one", "two")]
+    running = [client.start_call(CHAT, {"prompt": gated(name)}) for name in ("one", "two")]
     bench.reached("one")
     bench.reached("two")
-    third = client.start_call("codex_chat", {"prompt": gated("three")}, token="third")
+    third = client.start_call(CHAT, {"prompt": gated("three")}, token="third")
     client.wait_for(
         lambda: any("CODEX_MCP_MAX_PARALLEL" in one["message"] for one in client.progress("third")),
         "progress that tells what the third call waits for",
@@ -253,10 +247,10 @@ def test_no_more_codex_run_at_once_than_the_operator_allows(bench: Bench) -> Non
 def test_sixteen_codex_run_at_once_by_default(bench: Bench) -> None:
     client = bench.start()
     names = [f"gate{number}" for number in range(16)]
-    ids = [client.start_call("codex_chat", {"prompt": gated(name)}) for name in names]
+    ids = [client.start_call(CHAT, {"prompt": gated(name)}) for name in names]
     for name in names:
         bench.reached(name)
-    last = client.start_call("codex_chat", {"prompt": "the last"}, token="last")
+    last = client.start_call(CHAT, {"prompt": "the last"}, token="last")
     client.wait_for(
         lambda: client.progress("last"), "progress that tells what the last call waits for"
     )

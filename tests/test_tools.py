@@ -17,30 +17,15 @@ from jsonschema import Draft202012Validator
 from client import Client, session_of, text_of
 from codex_persistent_mcp import attribution
 from conftest import Bench
+from tools import CHAT, COMMON, FINAL, GUARDS, PLAN, TOOLS, TURNS
 
-TEXTS = {"codex_chat": "reply", "codex_guard_plan": "critique", "codex_guard_final": "review"}
-REQUIRED = {
-    "codex_chat": {"prompt": "Hello"},
-    "codex_guard_plan": {"requirements": "The need", "plan": "The plan"},
-    "codex_guard_final": {"change_summary": "The change"},
-}
-OWN = {
-    "codex_chat": {"prompt", "sandbox"},
-    "codex_guard_plan": {"requirements", "plan", "constraints"},
-    "codex_guard_final": {"change_summary", "test_results", "open_questions"},
-}
-COMMON = {"session_id", "cwd", "model", "reasoning_effort", "timeout_ms"}
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
 UUID = "0199a213-81c0-7800-8aa1-bbab2a035a53"
 #: What ends a line somewhere, or moves the cursor of a terminal.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def tools_of(client: Client) -> Dict[str, Dict[str, Any]]:
-    return {tool["name"]: tool for tool in client.ask("tools/list")["result"]["tools"]}
-
-
-def refused(client: Client, arguments: Any, tool: str = "codex_chat") -> str:
+def refused(client: Client, arguments: Any, tool: str = CHAT) -> str:
     """The text of a call's failure."""
     result = client.call(tool, arguments)
     assert result.get("isError") is True, result
@@ -53,34 +38,30 @@ def refused(client: Client, arguments: Any, tool: str = "codex_chat") -> str:
 
 
 def test_the_tools_have_the_arguments_that_are_promised(bench: Bench) -> None:
-    tools = tools_of(bench.start())
-    assert list(tools) == list(TEXTS)
+    tools = bench.start().tools()
+    assert list(tools) == list(TOOLS)
     for name, tool in tools.items():
-        assert set(tool["inputSchema"]["properties"]) == OWN[name] | COMMON
-        assert set(tool["inputSchema"]["required"]) == set(REQUIRED[name])
-        assert set(tool["outputSchema"]["properties"]) == {
-            "session_id",
-            TEXTS[name],
-            "resume_command",
-            "usage",
-            "warnings",
-        }
-        assert set(tool["outputSchema"]["required"]) == {
-            "session_id",
-            TEXTS[name],
-            "resume_command",
-        }
-        timeout = tool["inputSchema"]["properties"]["timeout_ms"]
-        assert (timeout["type"], timeout["minimum"], timeout["maximum"]) == (
-            "integer",
-            1000,
-            7200000,
-        )
+        assert set(tool["inputSchema"]["properties"]) == TOOLS[name].arguments
+        assert set(tool["inputSchema"]["required"]) == set(TOOLS[name].required)
+
+
+def test_a_tool_that_runs_a_turn_has_the_timeout_and_the_result_that_are_promised(
+    bench: Bench,
+) -> None:
+    tools = bench.start().tools()
+    for name in TURNS:
+        output = tools[name]["outputSchema"]
+        always = {"session_id", TOOLS[name].text, "resume_command"}
+        assert set(output["properties"]) == always | {"usage", "warnings"}
+        assert set(output["required"]) == always
+        timeout = tools[name]["inputSchema"]["properties"]["timeout_ms"]
+        bounds = (timeout["type"], timeout["minimum"], timeout["maximum"])
+        assert bounds == ("integer", 1000, 7200000)
         assert "600000" in timeout["description"].replace(",", "")
 
 
 def test_the_schemas_are_valid_2020_12_and_name_no_dialect(bench: Bench) -> None:
-    for tool in tools_of(bench.start()).values():
+    for tool in bench.start().tools().values():
         for schema in (tool["inputSchema"], tool["outputSchema"]):
             Draft202012Validator.check_schema(schema)
             assert "$schema" not in json.dumps(schema)
@@ -88,12 +69,9 @@ def test_the_schemas_are_valid_2020_12_and_name_no_dialect(bench: Bench) -> None
 
 
 def test_a_model_can_choose_by_title_and_description(bench: Bench) -> None:
-    tools = tools_of(bench.start())
-    assert (
-        len({tool["title"] for tool in tools.values()})
-        == len({tool["description"] for tool in tools.values()})
-        == 3
-    )
+    tools = bench.start().tools()
+    assert len({tool["title"] for tool in tools.values()}) == len(TOOLS)
+    assert len({tool["description"] for tool in tools.values()}) == len(TOOLS)
     for tool in tools.values():
         for word in ("session_id", "resume_command"):
             assert word in tool["description"]
@@ -113,33 +91,40 @@ def test_a_model_can_choose_by_title_and_description(bench: Bench) -> None:
 def test_the_annotations_say_what_the_operator_allows(
     bench: Bench, operator: str, chat_writes: bool, guards_write: bool
 ) -> None:
-    tools = tools_of(bench.start(env={"CODEX_MCP_SANDBOX": operator}))
-    for name, tool in tools.items():
-        writes = chat_writes if name == "codex_chat" else guards_write
-        assert tool["annotations"]["readOnlyHint"] is not writes
-        assert tool["annotations"]["destructiveHint"] is writes
-        assert tool["annotations"]["openWorldHint"] is True
-        assert tool["annotations"]["idempotentHint"] is False
+    tools = bench.start(env={"CODEX_MCP_SANDBOX": operator}).tools()
+    for name in TURNS:
+        annotations = tools[name]["annotations"]
+        writes = chat_writes if name == CHAT else guards_write
+        assert annotations["readOnlyHint"] is not writes
+        assert annotations["destructiveHint"] is writes
+        assert annotations["openWorldHint"] is True
+        assert annotations["idempotentHint"] is False
 
 
 # Results ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tool", list(TEXTS))
+@pytest.mark.parametrize("tool", TURNS)
 def test_a_success_is_complete_as_structure_and_as_text(bench: Bench, tool: str) -> None:
     client = bench.start()
-    schema = tools_of(client)[tool]["outputSchema"]
-    result = client.call(tool, REQUIRED[tool])
+    schema = client.tools()[tool]["outputSchema"]
+    result = client.call(tool, TOOLS[tool].required)
     structured = result["structuredContent"]
     Draft202012Validator(schema).validate(structured)
     assert not result.get("isError")
-    assert set(structured) == {"session_id", TEXTS[tool], "resume_command", "usage", "warnings"}
+    assert set(structured) == {
+        "session_id",
+        TOOLS[tool].text,
+        "resume_command",
+        "usage",
+        "warnings",
+    }
     assert structured["resume_command"] == "codex resume " + structured["session_id"]
     assert structured["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     assert "Model metadata" in structured["warnings"][0]
     reply, footer = result["content"]
     assert (reply["type"], footer["type"]) == ("text", "text")
-    assert reply["text"] == structured[TEXTS[tool]]
+    assert reply["text"] == structured[TOOLS[tool].text]
     for text in (structured["session_id"], structured["resume_command"], structured["warnings"][0]):
         assert text in footer["text"]
 
@@ -157,7 +142,7 @@ def test_a_usage_with_a_number_too_large_for_python_loses_no_answer(
     client = bench.start()
     result = client.result(
         client.start_call(
-            "codex_chat",
+            CHAT,
             {
                 "prompt": "\n".join(
                     [
@@ -175,12 +160,12 @@ def test_a_usage_with_a_number_too_large_for_python_loses_no_answer(
     assert not re.search(rb"Infinity|NaN", b"".join(client.raw))  # not JSON, though Python reads it
 
 
-@pytest.mark.parametrize("tool", list(TEXTS))
+@pytest.mark.parametrize("tool", TURNS)
 def test_a_failure_is_text_alone_and_names_the_session(bench: Bench, tool: str) -> None:
     client = bench.start()
-    first = next(iter(REQUIRED[tool]))
+    first = next(iter(TOOLS[tool].required))
     steps = "FAKE:session\nFAKE:started\nFAKE:failed the model is on fire\nFAKE:exit 1"
-    text = refused(client, dict(REQUIRED[tool], **{first: steps}), tool)
+    text = refused(client, dict(TOOLS[tool].required, **{first: steps}), tool)
     assert "the model is on fire" in text
     found = re.search("codex resume ([0-9a-f-]{36})", text)
     assert found and text.count(found.group(1)) >= 2
@@ -189,44 +174,39 @@ def test_a_failure_is_text_alone_and_names_the_session(bench: Bench, tool: str) 
 # Checks of arguments ------------------------------------------------------------------------------
 
 BAD: List[Any] = [
-    ("codex_chat", {}, ["prompt"]),
-    ("codex_guard_plan", {"plan": "x"}, ["requirements"]),
-    ("codex_guard_plan", {"requirements": "x"}, ["plan"]),
-    ("codex_guard_plan", {}, ["requirements", "plan"]),
-    ("codex_guard_final", {"test_results": "x"}, ["change_summary"]),
-    ("codex_chat", {"promt": "x"}, ["promt", "prompt"]),
-    ("codex_chat", {"prompt": "x", "sessionId": UUID}, ["sessionId", "session_id"]),
-    ("codex_chat", {"prompt": "x", "timeout": 1000}, ["timeout", "timeout_ms"]),
+    (CHAT, {}, ["prompt"]),
+    (PLAN, {"plan": "x"}, ["requirements"]),
+    (PLAN, {"requirements": "x"}, ["plan"]),
+    (PLAN, {}, ["requirements", "plan"]),
+    (FINAL, {"test_results": "x"}, ["change_summary"]),
+    (CHAT, {"promt": "x"}, ["promt", "prompt"]),
+    (CHAT, {"prompt": "x", "sessionId": UUID}, ["sessionId", "session_id"]),
+    (CHAT, {"prompt": "x", "timeout": 1000}, ["timeout", "timeout_ms"]),
     (
-        "codex_chat",
+        CHAT,
         {"prompt": "x", "reasoning-effort": "low"},
         ["reasoning-effort", "reasoning_effort"],
     ),
-    ("codex_chat", {"prompt": "x", "Model": "gpt-5"}, ["Model", '"model"']),
-    ("codex_chat", {"prompt": "x", "zzzzzzzz": 1}, ["zzzzzzzz"]),
-    ("codex_chat", {"prompt": "x", "": 1}, ['""']),
-    ("codex_chat", {"prompt": "x", "plan": "x"}, ["plan"]),
-    ("codex_guard_plan", {"requirements": "x", "plan": "x", "sandbox": "read-only"}, ["sandbox"]),
-    ("codex_guard_final", {"change_summary": "x", "sandbox": "workspace-write"}, ["sandbox"]),
+    (CHAT, {"prompt": "x", "Model": "gpt-5"}, ["Model", '"model"']),
+    (CHAT, {"prompt": "x", "zzzzzzzz": 1}, ["zzzzzzzz"]),
+    (CHAT, {"prompt": "x", "": 1}, ['""']),
+    (CHAT, {"prompt": "x", "plan": "x"}, ["plan"]),
+    (PLAN, {"requirements": "x", "plan": "x", "sandbox": "read-only"}, ["sandbox"]),
+    (FINAL, {"change_summary": "x", "sandbox": "workspace-write"}, ["sandbox"]),
 ]
 BAD += [
-    ("codex_chat", {"prompt": value}, ["prompt"])
-    for value in ("", " \n\t", None, 1, True, [], {}, ["x"])
+    (CHAT, {"prompt": value}, ["prompt"]) for value in ("", " \n\t", None, 1, True, [], {}, ["x"])
 ]
+BAD += [(PLAN, {"requirements": "x", "plan": value}, ["plan"]) for value in ("", " ", None, 1)]
 BAD += [
-    ("codex_guard_plan", {"requirements": "x", "plan": value}, ["plan"])
-    for value in ("", " ", None, 1)
-]
-BAD += [
-    ("codex_guard_plan", {"requirements": "x", "plan": "x", "constraints": value}, ["constraints"])
+    (PLAN, {"requirements": "x", "plan": "x", "constraints": value}, ["constraints"])
     for value in (None, 1, ["x"])
 ]
 BAD += [
-    ("codex_guard_final", {"change_summary": "x", "test_results": value}, ["test_results"])
-    for value in (None, 0)
+    (FINAL, {"change_summary": "x", "test_results": value}, ["test_results"]) for value in (None, 0)
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "timeout_ms": value}, ["timeout_ms", "1000", "7200000"])
+    (CHAT, {"prompt": "x", "timeout_ms": value}, ["timeout_ms", "1000", "7200000"])
     for value in (
         0,
         -1,
@@ -244,7 +224,7 @@ BAD += [
     )
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "sandbox": value}, ["sandbox", "read-only", "workspace-write"])
+    (CHAT, {"prompt": "x", "sandbox": value}, ["sandbox", "read-only", "workspace-write"])
     for value in (
         "",
         "none",
@@ -258,7 +238,7 @@ BAD += [
     )
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "session_id": value}, ["session_id", "UUID"])
+    (CHAT, {"prompt": "x", "session_id": value}, ["session_id", "UUID"])
     for value in (
         "",
         "last",
@@ -285,7 +265,7 @@ BAD += [
     )
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "cwd": value}, ["cwd"])
+    (CHAT, {"prompt": "x", "cwd": value}, ["cwd"])
     for value in (
         "",
         ".",
@@ -314,7 +294,7 @@ BAD += [
     )
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "model": value}, ["model"])
+    (CHAT, {"prompt": "x", "model": value}, ["model"])
     for value in (
         "",
         "-",
@@ -336,7 +316,7 @@ BAD += [
     )
 ]
 BAD += [
-    ("codex_chat", {"prompt": "x", "reasoning_effort": value}, ["reasoning_effort"])
+    (CHAT, {"prompt": "x", "reasoning_effort": value}, ["reasoning_effort"])
     for value in (
         "",
         "-",
@@ -452,7 +432,7 @@ ARGUMENTS = {
 def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> None:
     client = bench.start(env={"CODEX_BIN": "/does/not/exist"})
     validators = {
-        name: Draft202012Validator(tool["inputSchema"]) for name, tool in tools_of(client).items()
+        name: Draft202012Validator(tool["inputSchema"]) for name, tool in client.tools().items()
     }
 
     @settings(
@@ -464,16 +444,18 @@ def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> N
     )
     @given(st.data())
     def same(data: Any) -> None:
-        tool = data.draw(st.sampled_from(list(TEXTS)))
+        tool = data.draw(st.sampled_from(list(TOOLS)))
         names = data.draw(
-            st.sets(st.sampled_from(sorted(OWN[tool] | COMMON - {"cwd"})), max_size=3)
+            st.sets(st.sampled_from(sorted(TOOLS[tool].arguments - {"cwd"})), max_size=3)
         )
         names |= (
             data.draw(st.sets(st.sampled_from(["unknown", "Prompt", "plan"]), max_size=1))
             if data.draw(st.integers(0, 4)) == 0
             else set()
         )
-        arguments: Dict[str, Any] = dict(REQUIRED[tool]) if data.draw(st.integers(0, 9)) else {}
+        arguments: Dict[str, Any] = (
+            dict(TOOLS[tool].required) if data.draw(st.integers(0, 9)) else {}
+        )
         arguments.update({name: data.draw(ARGUMENTS[name]) for name in sorted(names)})
         # Python's `$` also stands before a last newline, that of JSON Schema does not.
         newline = any(
@@ -555,18 +537,18 @@ def test_nothing_in_a_name_can_break_the_line_of_attribution(
     assert line.startswith("AI agent ") and "MCP" in line and line.endswith("chat:")
 
 
-@pytest.mark.parametrize("tool", list(TEXTS))
+@pytest.mark.parametrize("tool", TURNS)
 def test_the_attribution_names_client_origin_and_tool(bench: Bench, tool: str) -> None:
     client = bench.start(handshake=False, env={"CODEX_PERSISTENT_MCP_ORIGIN": "desk-7"})
     client.initialize(name="my-agent")
-    session_of(client.call(tool, REQUIRED[tool]))
+    session_of(client.call(tool, TOOLS[tool].required))
     line = bench.calls()[0]["prompt"].split("\n")[0]
     assert all(
         part in line for part in ("AI agent", "MCP", "my-agent", "desk-7", tool[len("codex_") :])
     )
 
 
-@given(st.text(max_size=200), st.sampled_from(list(TEXTS)), st.text(max_size=200))
+@given(st.text(max_size=200), st.sampled_from(list(TOOLS)), st.text(max_size=200))
 @settings(deadline=None, derandomize=True, database=None)
 def test_the_attribution_is_one_short_line_for_any_names(
     client: str, tool: str, origin: str
@@ -577,20 +559,13 @@ def test_the_attribution_is_one_short_line_for_any_names(
 
 
 def guard_prompt(bench: Bench, client: Client, tool: str, **arguments: str) -> str:
-    session_of(client.call(tool, dict(REQUIRED[tool], **arguments)))
+    session_of(client.call(tool, dict(TOOLS[tool].required, **arguments)))
     return bench.calls()[-1]["prompt"].split("\n", 1)[1]
 
 
-@pytest.mark.parametrize(
-    "tool, optional",
-    [
-        ("codex_guard_plan", ["constraints"]),
-        ("codex_guard_final", ["test_results", "open_questions"]),
-    ],
-)
-def test_empty_parts_of_a_review_leave_no_empty_heading(
-    bench: Bench, tool: str, optional: List[str]
-) -> None:
+@pytest.mark.parametrize("tool", GUARDS)
+def test_empty_parts_of_a_review_leave_no_empty_heading(bench: Bench, tool: str) -> None:
+    optional = sorted(TOOLS[tool].optional - COMMON)
     client = bench.start()
     bare = guard_prompt(bench, client, tool)
     assert guard_prompt(bench, client, tool, **{name: " \n" for name in optional}) == bare
@@ -603,10 +578,10 @@ def test_empty_parts_of_a_review_leave_no_empty_heading(
     assert len(headings) == len(re.findall("^#.*", bare, re.MULTILINE)) + len(optional)
 
 
-@pytest.mark.parametrize("tool", ["codex_guard_plan", "codex_guard_final"])
+@pytest.mark.parametrize("tool", GUARDS)
 def test_a_review_asks_for_what_is_promised(bench: Bench, tool: str) -> None:
     prompt = guard_prompt(bench, bench.start(), tool)
-    for text in REQUIRED[tool].values():
+    for text in TOOLS[tool].required.values():
         assert text in prompt
     for word in (
         "independent",
@@ -702,12 +677,12 @@ def test_a_chat_gets_the_sandbox_it_asks_for_up_to_the_operators(
 ) -> None:
     client = bench.start(env={"CODEX_MCP_SANDBOX": operator})
     allowed = SANDBOXES[: SANDBOXES.index(operator or "workspace-write") + 1]
-    assert tools_of(client)["codex_chat"]["inputSchema"]["properties"]["sandbox"]["enum"] == allowed
+    assert client.tools()[CHAT]["inputSchema"]["properties"]["sandbox"]["enum"] == allowed
     for asked in [None] + SANDBOXES:
         before = len(bench.calls())
         arguments = {"prompt": "x"} if asked is None else {"prompt": "x", "sandbox": asked}
         if asked is None or asked in allowed:
-            session_of(client.call("codex_chat", arguments))
+            session_of(client.call(CHAT, arguments))
             assert sandbox_of(bench.calls()[-1]["argv"]) == (asked or operator or None)
         else:
             text = refused(client, arguments)
@@ -724,13 +699,13 @@ def test_a_chat_gets_the_sandbox_it_asks_for_up_to_the_operators(
         ("danger-full-access", "danger-full-access"),
     ],
 )
-@pytest.mark.parametrize("tool", ["codex_guard_plan", "codex_guard_final"])
+@pytest.mark.parametrize("tool", GUARDS)
 def test_a_review_is_read_only_unless_the_machine_has_no_sandbox(
     bench: Bench, tool: str, operator: str, sandbox: str
 ) -> None:
     client = bench.start(env={"CODEX_MCP_SANDBOX": operator})
-    session_id = session_of(client.call(tool, REQUIRED[tool]))
-    session_of(client.call(tool, dict(REQUIRED[tool], session_id=session_id)))
+    session_id = session_of(client.call(tool, TOOLS[tool].required))
+    session_of(client.call(tool, dict(TOOLS[tool].required, session_id=session_id)))
     assert [sandbox_of(call["argv"]) for call in bench.calls()] == [sandbox, sandbox]
 
 
@@ -754,11 +729,11 @@ def process_list() -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("tool", list(TEXTS))
+@pytest.mark.parametrize("tool", TURNS)
 def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) -> None:
     secrets = [uuid.uuid4().hex for _ in range(3)]
     client = bench.start()
-    arguments = {name: secrets[0] for name in REQUIRED[tool]}
+    arguments = {name: secrets[0] for name in TOOLS[tool].required}
     last = list(arguments)[-1]
     arguments[last] += (
         f"\nFAKE:session\nFAKE:started\nFAKE:say {secrets[1]}\nFAKE:gate look\n"
@@ -771,7 +746,7 @@ def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) 
         "the running codex is not in the list, so nothing is shown"
     )
     bench.open("look")
-    assert client.result(call)["structuredContent"][TEXTS[tool]] == secrets[2]
+    assert client.result(call)["structuredContent"][TOOLS[tool].text] == secrets[2]
     refused(client, {"prompt": "x", "cwd": secrets[0]})
     client.close()
     for secret in secrets:

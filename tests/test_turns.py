@@ -14,6 +14,7 @@ from client import HERE, PROGRAM, session_of, text_of
 
 sys.path.insert(0, os.path.dirname(PROGRAM))
 import codex_persistent_mcp as program  # noqa: E402 (it lies one folder up)
+from tools import CHAT
 
 OLD, NEW = "0.77.0", "0.169.0"
 both = pytest.mark.parametrize("version", [OLD, NEW])
@@ -272,9 +273,7 @@ def test_codex_stopped_by_a_signal_from_outside_is_a_failure_and_the_session_goe
     import signal as signals
 
     server = start(bench, version)
-    id = server.start_call(
-        "codex_chat", {"prompt": steps("session", "started", "gate busy", "completed")}
-    )
+    id = server.start_call(CHAT, {"prompt": steps("session", "started", "gate busy", "completed")})
     bench.reached("busy")
     session, pid = bench.calls()[0]["session"], bench.calls()[0]["pid"]
     os.killpg(pid, getattr(signals, signal))
@@ -304,16 +303,14 @@ def test_a_directory_that_vanishes_before_the_turn_is_named(bench: Any, version:
     server = start(bench, version)
     session = session_of(server.chat("first"))
     first = server.start_call(
-        "codex_chat",
+        CHAT,
         {
             "prompt": steps("session", "gate hold", "started", "say ok", "completed"),
             "session_id": session,
         },
     )
     bench.reached("hold")
-    second = server.start_call(
-        "codex_chat", {"prompt": "hello", "session_id": session, "cwd": gone}
-    )
+    second = server.start_call(CHAT, {"prompt": "hello", "session_id": session, "cwd": gone})
     server.ask("ping")  # the second is in line
     shutil.rmtree(gone)
     bench.open("hold")
@@ -386,13 +383,13 @@ def test_a_call_that_waits_for_the_opening_one_works_in_its_directory(bench: Any
     mine = folder(bench, "mine")
     server = start(bench)
     opening = server.start_call(
-        "codex_chat",
+        CHAT,
         {"cwd": mine, "prompt": steps("session", "gate hold", "started", "say ok", "completed")},
     )
     bench.reached("hold")
     session = only_session(bench)
     spoil_session_files(bench)  # so that only the server can know it
-    second = server.start_call("codex_chat", {"prompt": "hello", "session_id": session})
+    second = server.start_call(CHAT, {"prompt": "hello", "session_id": session})
     server.ask("ping")
     bench.open("hold")
     assert not server.result(opening).get("isError")
@@ -438,7 +435,7 @@ def test_a_timeout_covers_the_wait_for_the_session(bench: Any) -> None:
     server = start(bench)
     session = session_of(server.chat("one"))
     first = server.start_call(
-        "codex_chat",
+        CHAT,
         {
             "prompt": steps("session", "gate hold", "started", "say ok", "completed"),
             "session_id": session,

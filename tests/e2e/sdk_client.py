@@ -55,7 +55,7 @@ async def main(order: Dict[str, Any]) -> Dict[str, Any]:
         told["tools"] = [tool.name for tool in (await client.list_tools()).tools]
         first = plain(
             await client.call_tool(
-                "codex_chat",
+                order["chat"],
                 {"prompt": "One.\nMODEL:RUN sleep 2\nMODEL:SAY First."},
                 progress_callback=on_progress,
             )
@@ -64,15 +64,15 @@ async def main(order: Dict[str, Any]) -> Dict[str, Any]:
         told["first"] = first
         session = {"session_id": first["structuredContent"]["session_id"]}
         told["second"] = plain(
-            await client.call_tool("codex_chat", dict(session, prompt="Two.\nMODEL:SAY Second."))
+            await client.call_tool(order["chat"], dict(session, prompt="Two.\nMODEL:SAY Second."))
         )
-        told["error"] = plain(await client.call_tool("codex_chat", {"promt": "Oh."}))
+        told["error"] = plain(await client.call_tool(order["chat"], {"promt": "Oh."}))
 
         async with anyio.create_task_group() as group:
 
             async def long_call() -> None:
                 await client.call_tool(
-                    "codex_chat",
+                    order["chat"],
                     dict(session, prompt="MODEL:RUN sleep 303"),
                     progress_callback=until_it_runs,
                 )
@@ -87,7 +87,8 @@ async def main(order: Dict[str, Any]) -> Dict[str, Any]:
         ]:  # an SDK that tells the server of the cancel can use the session at once
             told["third"] = plain(
                 await client.call_tool(
-                    "codex_chat", dict(session, prompt="Three.\nMODEL:SAY Third.", timeout_ms=30000)
+                    order["chat"],
+                    dict(session, prompt="Three.\nMODEL:SAY Third.", timeout_ms=30000),
                 )
             )
     return dict(told, progress=progress)

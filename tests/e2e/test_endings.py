@@ -16,6 +16,7 @@ import pytest
 
 from client import Client, remaining, session_of
 from real import Process, Real, still_there, wait
+from tools import CHAT
 
 #: Steps: a signal, "EOF", or seconds to wait.
 ENDINGS = {
@@ -46,9 +47,7 @@ def run_with_a_command(
     real: Real, client: Client, sandbox: str, command: str = "sleep 302"
 ) -> List[Process]:
     """Starts a turn, waits until all sleeps of its command run; returns the run's processes."""
-    client.start_call(
-        "codex_chat", {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t"
-    )
+    client.start_call(CHAT, {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t")
     wait(
         lambda: (
             len([p for p in real.processes() if p.command == "sleep 302"]) == command.count("sleep")

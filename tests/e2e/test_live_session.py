@@ -11,6 +11,7 @@ import pytest
 
 from client import Client, session_of, text_of
 from real import Real, Terminal, wait
+from tools import CHAT, FINAL
 
 
 class Shared:
@@ -102,7 +103,7 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
 def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, end: str) -> None:
     marker = f"sleep 54{os.getpid()}"
     id = shared.client.start_call(
-        "codex_chat",
+        CHAT,
         {
             "prompt": "MODEL:RUN " + marker,
             "session_id": shared.session,
@@ -133,7 +134,7 @@ def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -
     shared.person("The person is first. MODEL:WAIT 8")
     wait(lambda: "The person is first" in shared.real.heard(), "the person's message at the model")
     id = shared.client.start_call(
-        "codex_chat",
+        CHAT,
         {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session},
         token="p",
     )
@@ -149,9 +150,7 @@ def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -
 
 
 def test_after_the_person_pressed_escape_the_agents_next_call_answers(shared: Shared) -> None:
-    id = shared.client.start_call(
-        "codex_chat", {"prompt": "MODEL:WAIT 60", "session_id": shared.session}
-    )
+    id = shared.client.start_call(CHAT, {"prompt": "MODEL:WAIT 60", "session_id": shared.session})
     shared.window.wait_for("esc to interrupt")
     shared.window.type("Escape")
     assert "interrupted" in text_of(shared.client.result(id))
@@ -161,17 +160,13 @@ def test_after_the_person_pressed_escape_the_agents_next_call_answers(shared: Sh
 def test_a_guard_reviews_in_an_open_session_only_where_that_is_read_only(newest: Real) -> None:
     shared = Shared(newest, "-s", "read-only")
     order = "Check this.\nMODEL:RUN touch written; echo touched\nMODEL:SAY GO"
-    result = shared.client.call(
-        "codex_guard_final", {"change_summary": order, "session_id": shared.session}
-    )
+    result = shared.client.call(FINAL, {"change_summary": order, "session_id": shared.session})
     assert shared.ran_live(result) and result["structuredContent"]["review"] == "GO"
     assert os.listdir(newest.work) == []
     shared.window.close()
     wider = Shared(newest, "-s", "workspace-write")
     before = len(newest.model.requests)
-    result = wider.client.call(
-        "codex_guard_final", {"change_summary": order, "session_id": wider.session}
-    )
+    result = wider.client.call(FINAL, {"change_summary": order, "session_id": wider.session})
     assert result["isError"] is True and "read-only" in text_of(result)
     assert len(newest.model.requests) == before and os.listdir(newest.work) == []
     wider.window.close()
@@ -183,7 +178,7 @@ def test_only_the_person_approves_what_codex_asks_for(newest: Real) -> None:
         "session_id": shared.session,
         "prompt": "MODEL:ASK echo all right > asked\nMODEL:SAY Asked.",
     }
-    id = shared.client.start_call("codex_chat", prompt, token="p")
+    id = shared.client.start_call(CHAT, prompt, token="p")
     shared.window.wait_for("Would you like to run the following command?")
     shared.client.wait_for(
         lambda: "approv" in str(shared.client.progress("p")), "progress of the request"
@@ -194,7 +189,7 @@ def test_only_the_person_approves_what_codex_asks_for(newest: Real) -> None:
     assert os.listdir(newest.work) == ["asked"], (newest.outputs(), shared.window.screen())
 
     prompt["prompt"] = "MODEL:ASK echo never > never\nMODEL:SAY Never."
-    result = shared.client.call("codex_chat", dict(prompt, timeout_ms=6000))
+    result = shared.client.call(CHAT, dict(prompt, timeout_ms=6000))
     assert result["isError"] is True and "6 s" in text_of(result)
     assert os.listdir(newest.work) == ["asked"]
     shared.window.close()

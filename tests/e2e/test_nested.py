@@ -10,9 +10,10 @@ import pytest
 
 from client import BOUND, PROGRAM, session_of, text_of
 from real import Real
+from tools import CHAT
 
 ARGUMENTS = json.dumps({"prompt": "From within. MODEL:SAY Hello."})
-ORDER = f"MODEL:CALL codex_chat {ARGUMENTS}\nMODEL:SAY Called."
+ORDER = f"MODEL:CALL {CHAT} {ARGUMENTS}\nMODEL:SAY Called."
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ from client import BOUND, PROGRAM, Client, session_of
 from install_clients import client_path, runner_path
 from loopback_claude import LoopbackClaude
 from real import Real, Terminal, wait
+from tools import CHAT, TOOLS
 
 #: What a shell, TOML or JSON could stumble over.
 ODD = "a b'c\"d\\e \u00e9\U0001f600 $HOME;&"
 FILE = "codex_persistent_mcp.py"
-TOOLS = ["codex_chat", "codex_guard_final", "codex_guard_plan"]
 LIST = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}\n'
 KEY = "sk-dummy-0123456789abcdef0123456789"
 
@@ -345,8 +345,9 @@ def claude_name(setup: Setup) -> str:
         return next(iter(json.load(file)["mcpServers"]))
 
 
-CHAT = 'CLAUDE:CALL codex_chat {"prompt": "My cat is called Pomponius.\\nMODEL:SAY A fine name."}'
-AGAIN = 'CLAUDE:CALL codex_chat {"prompt": "What is it called?", "session_id": "SESSION"}'
+NAMED = json.dumps({"prompt": "My cat is called Pomponius.\nMODEL:SAY A fine name."})
+FIRST = f"CLAUDE:CALL {CHAT} {NAMED}"
+AGAIN = f'CLAUDE:CALL {CHAT} {{"prompt": "What is it called?", "session_id": "SESSION"}}'
 
 
 def test_claude_code_opens_a_session_and_continues_it(setup: Setup) -> None:
@@ -355,7 +356,7 @@ def test_claude_code_opens_a_session_and_continues_it(setup: Setup) -> None:
         out = claude(
             setup,
             "-p",
-            CHAT + "\n" + AGAIN,
+            FIRST + "\n" + AGAIN,
             "--allowedTools",
             "mcp__" + claude_name(setup),
             env={"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": KEY},
@@ -418,7 +419,8 @@ class ClaudeWindow(Terminal):
 
 def test_claude_code_shows_what_codex_is_doing(setup: Setup) -> None:
     paste(setup, "bash", setup.printed("claude"))
-    order = 'CLAUDE:CALL codex_chat {"prompt": "MODEL:RUN while [ ! -e open ]; do sleep 0.1; done"}'
+    prompt = "MODEL:RUN while [ ! -e open ]; do sleep 0.1; done"
+    order = f"CLAUDE:CALL {CHAT} " + json.dumps({"prompt": prompt})
     with LoopbackClaude() as model, ClaudeWindow(setup, model.url) as window:
         window.wait_for("\u276f")
         window.type("-l", order)
@@ -502,7 +504,7 @@ def test_codexs_own_command_registers_it_too(each: Setup) -> None:
 
 def test_codex_as_an_agent_calls_it_with_the_printed_block_alone(each: Setup) -> None:
     append(each, each.printed("codex"))
-    order = "MODEL:CALL codex_chat " + json.dumps({"prompt": "Inner.\nMODEL:SAY From within."})
+    order = f"MODEL:CALL {CHAT} " + json.dumps({"prompt": "Inner.\nMODEL:SAY From within."})
     each.must([each.codex, "exec", "--skip-git-repo-check", "--json", "-"], input=order)
     outputs = each.real.outputs()
     assert len(outputs) == 1 and "From within." in outputs[0], outputs
@@ -607,9 +609,9 @@ def test_a_gist_is_served_with_nothing_else_on_standard_output(
 ) -> None:
     run = setup.run(from_gist(runner, gist), input=LIST.decode())
     (answer,) = [json.loads(line) for line in run.stdout.splitlines()]
-    assert (
-        run.returncode == 0 and sorted(tool["name"] for tool in answer["result"]["tools"]) == TOOLS
-    ), run
+    assert run.returncode == 0 and sorted(
+        tool["name"] for tool in answer["result"]["tools"]
+    ) == sorted(TOOLS), run
 
 
 @pytest.mark.parametrize("runner", ["pipx", "uv"])

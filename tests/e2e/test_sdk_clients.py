@@ -12,6 +12,7 @@ import pytest
 from client import PROGRAM
 from install import venv_python
 from real import Real, wait
+from tools import CHAT, TOOLS
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sdk_client.py")
 
@@ -36,6 +37,7 @@ def test_a_conversation_through_the_python_sdk(
         "command": sys.executable,
         "args": [PROGRAM],
         "env": env,
+        "chat": CHAT,
         "goes_on": sdk != "mcp-1",
     }
     run = subprocess.run(
@@ -48,7 +50,7 @@ def test_a_conversation_through_the_python_sdk(
     assert run.returncode == 0, run.stderr.decode("utf-8", "replace")[-3000:]
     told = json.loads(run.stdout)
     assert told["revision"] == revision
-    assert told["tools"] == ["codex_chat", "codex_guard_plan", "codex_guard_final"]
+    assert told["tools"] == list(TOOLS)
     first, second, error = told["first"], told["second"], told["error"]
     session = first["structuredContent"]["session_id"]
     assert first["structuredContent"]["reply"] == "First."

@@ -6,6 +6,7 @@ import os
 
 from client import session_of
 from real import Real, Terminal
+from tools import CHAT, FINAL, PLAN
 
 CLIENTS = (
     "claude-code",
@@ -13,15 +14,15 @@ CLIENTS = (
     "an-agent-with-a-name-that-is-much-longer-than-any-other",
 )
 REQUESTS = {
-    "codex_chat": (
+    CHAT: (
         "prompt",
         "Find out why the build of the documentation fails on every second Tuesday",
     ),
-    "codex_guard_plan": (
+    PLAN: (
         "requirements",
         "Add a button that prints the whole page in colour, or in black",
     ),
-    "codex_guard_final": ("change_summary", "Moved the parser into a module of its own, tests too"),
+    FINAL: ("change_summary", "Moved the parser into a module of its own, tests too"),
 }
 #: Characters of a request that the picker must show at least.
 VISIBLE = 40
@@ -61,7 +62,7 @@ def test_the_picker_tells_the_sessions_of_agents_apart(newest: Real) -> None:
         client = newest.start(name)
         for tool, (argument, request) in REQUESTS.items():
             arguments = {argument: request}
-            if tool == "codex_guard_plan":
+            if tool == PLAN:
                 arguments["plan"] = "1. Look. 2. Do."
             session_of(client.call(tool, arguments))
     with Terminal(newest, ["resume", "--include-non-interactive"]) as terminal:

@@ -9,8 +9,7 @@ import pytest
 
 from client import session_of, text_of
 from real import Real, wait
-
-REPLIES = {"codex_guard_plan": "critique", "codex_guard_final": "review"}
+from tools import CHAT, FINAL, PLAN, TOOLS
 
 
 def test_a_chat_is_answered_with_its_session_and_the_model_gets_the_prompt(real: Real) -> None:
@@ -39,7 +38,7 @@ def test_a_session_keeps_its_context_also_after_a_restart_of_the_server(real: Re
     "tool, arguments",
     [
         (
-            "codex_guard_plan",
+            PLAN,
             {
                 "requirements": "Keep the crown safe.",
                 "plan": "Lock it up.",
@@ -47,7 +46,7 @@ def test_a_session_keeps_its_context_also_after_a_restart_of_the_server(real: Re
             },
         ),
         (
-            "codex_guard_final",
+            FINAL,
             {
                 "change_summary": "Keep the crown safe.",
                 "test_results": "Lock it up.",
@@ -64,7 +63,7 @@ def test_a_guard_reviews_and_can_not_write(real: Real, tool: str, arguments: dic
     client.chat("Write.\nMODEL:RUN touch by-chat; echo touched", sandbox="workspace-write")
     assert "touched" in real.outputs()[-1]
     result = client.call(tool, dict(arguments, **{first: arguments[first] + order}))
-    assert result["structuredContent"][REPLIES[tool]] == "GO"
+    assert result["structuredContent"][TOOLS[tool].text] == "GO"
     assert "touched" in real.outputs()[-1]
     heard = real.heard()
     assert [text in heard for text in ("Keep the crown safe.", "Lock it up.", "No noise.")] == [
@@ -81,7 +80,7 @@ def test_a_guard_can_not_write_in_a_session_that_could(real: Real) -> None:
         client.chat("Write.\nMODEL:RUN touch by-chat; echo touched", sandbox="workspace-write")
     )
     client.call(
-        "codex_guard_final",
+        FINAL,
         {"change_summary": "Done.\nMODEL:RUN touch by-guard; echo touched", "session_id": session},
     )
     assert "touched" in real.outputs()[-1]
@@ -149,7 +148,7 @@ def test_a_timeout_during_a_command_leaves_nothing_running_and_the_session_goes_
 ) -> None:
     client = real.start()
     before = [process.pid for process in real.processes()]
-    call = client.start_call("codex_chat", {"prompt": "MODEL:RUN sleep 301", "timeout_ms": 4000})
+    call = client.start_call(CHAT, {"prompt": "MODEL:RUN sleep 301", "timeout_ms": 4000})
     wait(lambda: [p for p in real.processes() if p.command == "sleep 301"], "sleep of Codex")
     result = client.result(call)
     text = text_of(result)
@@ -167,7 +166,7 @@ def test_two_servers_on_one_session_take_turns(real: Real) -> None:
         (
             client,
             client.start_call(
-                "codex_chat",
+                CHAT,
                 {"prompt": f"MODEL:WAIT 0.3\nMODEL:SAY Answer {number}.", "session_id": session},
             ),
         )
