@@ -224,7 +224,7 @@ class FakeDaemon:
 
     `requests` has all that clients asked, `answers` what they answered (nothing ever, if they are
     right), `turns` all turns in order, `steered` the messages that went into a turn that ran
-    already.
+    already. `results` has the results that a test wants instead of the right ones, by method.
     """
 
     def __init__(
@@ -247,6 +247,7 @@ class FakeDaemon:
         self.turns: List[Turn] = []
         self.steered: List[str] = []
         self.terminated: List[str] = []
+        self.results: Dict[str, Any] = {}
         self.connections = self.pongs = 0
         self.paused = False
         self._queue: List[Tuple[str, Turn]] = []
@@ -281,8 +282,7 @@ class FakeDaemon:
     def __exit__(self, *_: Any) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes the worker that accepts
         self._listener.close()
-        for client in list(self._clients):
-            client.close()
+        self.disconnect()
         for turn in self.turns:
             turn.stop.set()
         self.release()
@@ -356,6 +356,21 @@ class FakeDaemon:
             self._clients.append(client)
             threading.Thread(target=client.serve, daemon=True).start()
 
+    def disconnect(self) -> None:
+        """Closes all connections."""
+        for client in list(self._clients):
+            client.close()
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are now."""
+        return len(self._clients)
+
+    @property
+    def queued(self) -> List[Turn]:
+        """The turns that wait behind the one that runs."""
+        return [turn for _, turn in self._queue]
+
     def leave(self, client: Connection) -> None:
         if client in self._clients:
             self._clients.remove(client)
@@ -389,6 +404,8 @@ class FakeDaemon:
             return
         with self._changed:
             answer, then = self._answer(client, method, params)
+            if method in self.results:
+                answer = {"result": self.results[method]}
         if "late-answer" in self.modes and point == "take":
             turn = self.turns[-1]
             if then:

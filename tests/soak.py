@@ -140,9 +140,8 @@ class Call:
         self.number, self.scenario, self.session, self.timeout = number, scenario, session, timeout
         self.begin = time.monotonic()
         self.cancel_at: Optional[float] = None
-        self.fence: Optional[str] = (
-            None  # the ping after the cancel: what comes after its answer is too late
-        )
+        #: The ping after the cancel: what comes after its answer is too late.
+        self.fence: Optional[str] = None
         self.answers = 0
 
 
@@ -175,11 +174,20 @@ class SoakClient(Client):
             if b"Traceback" in line or b"internal error" in line:
                 self.soak.fault("faults on stderr", line.decode("utf-8", "replace").strip())
 
-    def pending(self) -> List[Call]:
+    def add(self, call: Call) -> None:
         with self._changed:
-            return [
-                call for call in self.calls.values() if not call.answers and call.cancel_at != 0
-            ]
+            self.calls[call.number] = call
+
+    def forget(self, call: Call) -> None:
+        with self._changed:
+            self.calls.pop(call.number)
+
+    def known(self) -> List[Call]:
+        with self._changed:
+            return list(self.calls.values())
+
+    def pending(self) -> List[Call]:
+        return [call for call in self.known() if not call.answers and call.cancel_at != 0]
 
 
 class Soak:
@@ -187,9 +195,8 @@ class Soak:
 
     def __init__(self, root: str, seconds: float, seed: int) -> None:
         self.root, self.random = root, random.Random(seed)
-        self.name = (
-            f"run{os.getpid()}."  # two runs on one machine must not take each other's for orphans
-        )
+        #: Two runs on one machine must not take each other's for orphans.
+        self.name = f"run{os.getpid()}."
         self.end = time.monotonic() + seconds
         self.home, self.notes = os.path.join(root, "home"), os.path.join(root, "notes")
         for name in ("home", "notes", "work", "tmp"):
@@ -252,8 +259,7 @@ class Soak:
         arguments: Dict[str, Any] = {"prompt": prompt, "timeout_ms": int(timeout * 1000)}
         if session:
             arguments["session_id"] = session
-        with client._changed:
-            client.calls[call.number] = call
+        client.add(call)
         client.request(
             "tools/call",
             {"name": CHAT, "arguments": arguments, "_meta": {"progressToken": call.number}},
@@ -324,12 +330,9 @@ class Soak:
             time.sleep(0.05)
 
     def look_after(self, client: SoakClient, now: float) -> None:
-        with client._changed:
-            calls = list(client.calls.values())
-        for call in calls:
+        for call in client.known():
             if now > call.begin + 60 and (call.answers or call.fence in client.passed):
-                with client._changed:
-                    client.calls.pop(call.number)
+                client.forget(call)
             elif call.answers or call.cancel_at == 0:
                 continue
             elif call.cancel_at and now >= call.cancel_at:

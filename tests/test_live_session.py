@@ -376,7 +376,7 @@ def test_a_turn_of_the_persons_outlives_a_call_that_waits_for_it(stage: Stage) -
     id = stage.start_chat(steps("say mine"))
     stage.client.wait_for(lambda: "turn" in stage.told(), "progress of the wait")
     stage.client.notify("notifications/cancelled", {"requestId": id})
-    daemon.wait(lambda: not daemon._clients, "end of the connections")
+    daemon.wait(lambda: not daemon.connected, "end of the connections")
     assert person.status == "inProgress" and daemon.asked("turn/interrupt") == []
     daemon.open("person")
     daemon.wait(lambda: person.status == "completed", "end of the person's turn")
@@ -387,10 +387,8 @@ def test_a_turn_of_the_persons_outlives_a_call_that_waits_for_it(stage: Stage) -
 def test_a_message_that_meets_the_persons_does_not_go_into_their_turn(stage: Stage) -> None:
     daemon = stage.daemon("", "person-first")
     assert stage.chat(steps("say mine"))["structuredContent"]["reply"] == "mine"
-    assert daemon.steered == [] and [turn.status for turn in daemon.turns] == [
-        "completed",
-        "completed",
-    ]
+    assert daemon.steered == []
+    assert [turn.status for turn in daemon.turns] == ["completed", "completed"]
 
 
 def test_a_message_that_waits_behind_the_persons_turn_is_taken_back_at_the_timeout(
@@ -402,10 +400,8 @@ def test_a_message_that_waits_behind_the_persons_turn_is_taken_back_at_the_timeo
     stage.fails(stage.client.result(id))
     time_of_end = time.monotonic() + 1.0
     daemon.wait(lambda: time.monotonic() > time_of_end, "a second")
-    assert [turn.status for turn in daemon.agents_turns()] in (
-        [],
-        ["interrupted"],
-    ) and daemon._queue == []
+    assert [turn.status for turn in daemon.agents_turns()] in ([], ["interrupted"])
+    assert daemon.queued == []
 
 
 @pytest.mark.parametrize(
@@ -606,12 +602,7 @@ def test_wrong_types_in_the_list_of_open_sessions_end_in_the_plain_failure(
     stage: Stage, data: Any
 ) -> None:
     daemon = stage.daemon()
-    answer = daemon._answer
-    daemon._answer = lambda client, method, params: (
-        ({"result": {"data": data}}, None)
-        if method == "thread/loaded/list"
-        else answer(client, method, params)
-    )
+    daemon.results["thread/loaded/list"] = {"data": data}
     stage.fails(stage.chat(timeout_ms=SHORT), ELSEWHERE)
 
 
@@ -622,8 +613,7 @@ def test_no_warning_of_an_open_window_when_codex_ran_the_turn_itself(stage: Stag
     stage.client.wait_for(
         lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"
     )
-    for client in list(daemon._clients):
-        client.close()
+    daemon.disconnect()
     daemon.release()
     result = stage.client.result(id)
     assert session_of(result) == stage.session and "open elsewhere" not in text_of(result)

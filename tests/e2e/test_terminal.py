@@ -41,9 +41,8 @@ def test_codex_resume_shows_the_conversation_and_the_agent_goes_on_afterwards(re
             "And how wide?",
         ):
             assert text in picture, picture
-        if (
-            real.old
-        ):  # with 0.169.0 the window's daemon holds the session until about a minute after its end
+        # With 0.169.0 the window's daemon holds the session until about a minute after its end.
+        if real.old:
             terminal.type("-l", "Is it old?")
             terminal.wait_for("Is it old?")
             terminal.type("Enter")
