@@ -8,7 +8,7 @@ demo:            ## one conversation, shown: no account needed
 	$(PYTHON) tests/demo.py
 
 test: .venv/made ## the tests with the fake codex
-	$(RUN) -m pytest tests --ignore=tests/e2e
+	$(RUN) -m pytest tests --ignore=tests/e2e --numprocesses 4 --dist worksteal
 
 e2e:             ## the tests with the real Codex CLI and real MCP clients, from npm and PyPI
 	$(PYTHON) tests/e2e/install.py
