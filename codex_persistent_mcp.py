@@ -5,41 +5,59 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks; OpenAI's Codex CLI answers in a session of its own store; a person can go
-on with the same conversation in a terminal with `codex resume <session_id>`, and the agent after that.
-(Codex's events call a session a thread; this file says session. A thread of this process is a worker.)
+An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers in a session of its own store. A
+person can continue the same conversation in a terminal with `codex resume <session_id>`, and the
+agent can go on after that. (Codex's events call a session a thread; this file says session. A
+thread of this process is a worker.)
 
 The way of one call through the rooms of this file, each of which uses only rooms above it:
 
-    bytes in       transport      the only reader of standard input
-    message        messages       JSON-RPC: a line to a checked message
-    dispatch       server         both protocol eras, requests in flight, cancellation
-    tool           tools          arguments checked against the tool's own schema
-    prompt         prompts        the attribution line, the text of each tool
-    place          sessions       one turn at a time on a session, on this machine
-    Codex run      codex process  `codex exec --json`, in a process group of its own; or, in a session that is
-                   live session   open in a `codex resume` window, a turn on the app-server that holds it
-    turn           turn           Codex's events folded into a reply or a failure
-    result         tools, server  structured and as text
-    bytes out      transport      the only writer of standard output
+    bytes in      transport      the only reader of standard input
+    message       messages       JSON-RPC: a line to a checked message
+    dispatch      server         both protocol eras, requests in flight, cancellation
+    tool          tools          arguments checked against the tool's own schema
+    prompt        prompts        the attribution line, the text of each tool
+    place         sessions       one turn at a time in a session, on this machine
+    run           codex process  `codex exec --json`, in a process group of its own; or, in a
+                  app-server     session that is open in a `codex resume` window, a turn there
+    events, turn  turn           what Codex reports, folded into a reply or a failure
+    result        tools, server  structured and as text
+    bytes out     transport      the only writer of standard output
 
-What it starts: for each call one `codex exec` (several, while the session is open elsewhere), through
-/bin/sh, which leaves a watcher in the same process group, so that Codex ends even if this process is killed;
-on macOS `ps`, once; for --check, `codex --version` and `codex login status`.
-What it reads: its environment; the first line of a session's file, for the session's directory; on Linux the
-environments of this user's processes, to see who started it and to end what a stopped turn has left; for
---check, Codex's config.toml.
-What it writes: standard output (MCP), standard error (a log without prompts and replies), and one empty lock
-file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control socket, there too.
-It keeps no state of its own: the conversations live in Codex's session store.
+A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, takes
+an event, folds it into the turn, tells progress and looks whether to stop. Leaving the iterator
+ends whatever the run started.
+
+How things are stopped:
+
+    a run (Ladder)         SIGINT, so that Codex records the interruption; after a second SIGTERM,
+                           after another SIGKILL. On Linux, processes that have left the group get
+                           SIGTERM first, and SIGKILL at least 0.2 s later.
+    the server's own end   the same, but SIGKILL after a quarter of a second: clients wait no more
+                           than half a second. What is still left then is the watcher's.
+    a killed server        the watcher, a shell in the run's group, does the same. It has nobody to
+                           wait for, and takes 0.2 s.
+    a turn elsewhere       the app-server is asked to interrupt it, and has two seconds for that:
+                           the process is not ours to kill.
+
+What it starts: for each call one `codex exec` (several, while the session is open elsewhere),
+through /bin/sh, which leaves the watcher; on macOS `ps`, once; for --check, `codex --version` and
+`codex login status`.
+What it reads: its environment; the first line of a session's file, for the session's directory; on
+Linux the environments of this user's processes, to see who started it and to find what a stopped
+turn has left; for --check, Codex's config.toml.
+What it writes: standard output (MCP), standard error (a log without prompts and replies), and one
+empty lock file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control
+socket, there too. It keeps no state of its own: the conversations live in Codex's session store.
 """
 from __future__ import annotations
 
 import sys
 
 if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-    del sys.path[0]  # nothing is imported from the file's directory, nor from the working one (pipx run URL)
+    del sys.path[0]  # import nothing from the file's directory, nor from the working directory
 
+import enum
 import json
 import os
 import re
@@ -48,26 +66,26 @@ import signal
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import (Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Optional,
+                    Tuple, Union)
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # constants, settings
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 NAME = "codex-persistent-mcp"
 #: Version of this file, as told to clients and by `--version`.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
-#: Revisions of MCP that begin with an `initialize` handshake, newest first; and the one that has batches.
+#: Revisions of MCP that begin with an `initialize` handshake, newest first.
 LEGACY_REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-BATCH_REVISION = "2025-03-26"
 #: Revisions of MCP in which every request carries its own `_meta`.
 MODERN_REVISIONS = ("2026-07-28",)
-#: Error codes of JSON-RPC 2.0, and the one of MCP 2026-07-28 that this server can need.
+#: Error codes of JSON-RPC 2.0, and the one of MCP 2026-07-28 that this server needs.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 INTERNAL_ERROR, UNSUPPORTED_REVISION = -32603, -32022
 
-#: Sandboxes of Codex, from the least to the most rights.
+#: Codex's sandboxes, from the fewest rights to the most.
 SANDBOXES = ("read-only", "workspace-write", "danger-full-access")
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, DEFAULT_TIMEOUT_MS = 1_000, 7_200_000, 600_000
 
@@ -75,21 +93,21 @@ MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, DEFAULT_TIMEOUT_MS = 1_000, 7_200_000, 600_000
 MAX_MESSAGE = 128 << 20
 #: Bytes of one event from Codex; of a longer one only the beginning is looked at.
 MAX_EVENT = 32 << 20
-#: Bytes of Codex's standard error kept from its beginning, and as many from its end.
+#: Bytes of Codex's standard error that are kept from its beginning, and as many from its end.
 MAX_STDERR = 32 << 10
-#: Bytes of answers that wait for a client that does not read; past that, no further message is read.
+#: Bytes of answers that wait for a client that does not read; beyond that, nothing more is read.
 MAX_UNSENT = 64 << 20
-#: Calls waiting and running at once, further ones are refused at once; and warnings of one answer.
+#: Calls waiting and running at once, beyond which calls are refused; and warnings of one answer.
 MAX_CALLS, MAX_WARNINGS = 256, 20
 
-#: Seconds. How often a running call looks at its deadline, its cancellation and its process.
-TICK = 0.1
-#: Seconds that Codex gets to leave by itself after its turn has ended.
+#: Seconds. A run yields at least this often, so that its call can look at its deadline.
+TICK = 0.05
+#: Seconds that Codex has to leave by itself after its turn, or its output, has ended.
 LEAVE = 3.0
-#: Seconds from SIGINT to SIGTERM, and from SIGTERM to SIGKILL.
-PATIENCE = 1.0
-#: Seconds that output may still come after Codex itself has gone (a child of its can hold the pipe).
+#: Seconds for which output may still come after Codex itself has gone: a child can hold the pipe.
 DRAIN = 0.5
+#: Seconds between SIGTERM and SIGKILL for processes that have left Codex's group.
+STRAYS = 0.2
 #: Seconds from one progress message to the next, at least; and the longest silence.
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0
 #: Seconds for one answer of Codex's app-server, and for stopping a turn there.
@@ -102,7 +120,7 @@ JsonObject = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """What the operator set in the environment, read once. `problems` has a text for each bad value."""
+    """What the operator set in the environment. `problems` has a text for each bad value."""
 
     codex: str
     cwd: str
@@ -114,47 +132,76 @@ class Settings(NamedTuple):
     problems: Tuple[str, ...]
 
 
-#: The environment variables that are read, with the field of Settings that each one sets.
-VARIABLES = (("CODEX_BIN", "codex"), ("CODEX_MCP_CWD", "cwd"), ("CODEX_PERSISTENT_MCP_ORIGIN", "origin"),
-             ("CODEX_MCP_TIMEOUT_MS", "timeout_ms"), ("CODEX_MCP_SANDBOX", "sandbox"),
-             ("CODEX_MCP_MAX_PARALLEL", "max_parallel"), ("CODEX_HOME", "codex_home"))
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `low` to `high`."""
+    def read(text: str) -> int:
+        if re.fullmatch("[0-9]{1,9}", text) and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"a whole number from {low} to {high}")
+    return read
+
+
+def sandbox_name(text: str) -> Optional[str]:
+    """Reads the name of a sandbox; "" is None."""
+    if text and text not in SANDBOXES:
+        raise ValueError("one of " + ", ".join(SANDBOXES))
+    return text or None
+
+
+def working_directory(text: str) -> str:
+    """Reads the directory of new sessions; "" is where the server was started."""
+    path = os.path.expanduser(text)
+    try:
+        path = path or os.getcwd()
+    except OSError:
+        pass  # it is gone
+    if os.path.isabs(path) and os.path.isdir(path):
+        return path
+    raise ValueError("the absolute path of an existing directory")
+
+
+class Variable(NamedTuple):
+    """An environment variable: the field of Settings that it sets, its default, and its reader.
+
+    The reader gets the default if the variable is empty. It raises ValueError: what it takes.
+    """
+
+    name: str
+    field: str
+    default: str
+    read: Callable[[str], Any]
+
+
+VARIABLES = (
+    Variable("CODEX_BIN", "codex", "codex", os.path.expanduser),
+    Variable("CODEX_MCP_CWD", "cwd", "", working_directory),
+    Variable("CODEX_MCP_SANDBOX", "sandbox", "", sandbox_name),
+    Variable("CODEX_MCP_TIMEOUT_MS", "timeout_ms", str(DEFAULT_TIMEOUT_MS),
+             whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
+    Variable("CODEX_MCP_MAX_PARALLEL", "max_parallel", "16", whole_number(1, 1000)),
+    Variable("CODEX_PERSISTENT_MCP_ORIGIN", "origin", NAME, str),
+    Variable("CODEX_HOME", "codex_home", os.path.join("~", ".codex"),
+             lambda text: os.path.abspath(os.path.expanduser(text))),
+)
 
 
 def read_settings(env: Dict[str, str]) -> Settings:
     """Reads the settings from `env`; an empty value counts as not set. Never raises."""
+    values: JsonObject = {}
     problems: List[str] = []
-
-    def number(name: str, default: int, low: int, high: int) -> int:
-        text = env.get(name) or str(default)
-        if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
-            return int(text)
-        problems.append(f"{name} is {text!r}; it takes a whole number from {low} to {high}")
-        return default
-
-    sandbox = env.get("CODEX_MCP_SANDBOX") or None
-    if sandbox and sandbox not in SANDBOXES:
-        problems.append(f"CODEX_MCP_SANDBOX is {sandbox!r}; it takes one of {', '.join(SANDBOXES)}")
-        sandbox = "read-only"
-    cwd = os.path.expanduser(env.get("CODEX_MCP_CWD") or "")
-    if not cwd:
+    for variable in VARIABLES:
+        text = env.get(variable.name) or variable.default
         try:
-            cwd = os.getcwd()
-        except OSError:
-            problems.append("the directory where the server was started is gone; CODEX_MCP_CWD takes another")
-    elif not os.path.isabs(cwd) or not os.path.isdir(cwd):
-        problems.append(f"CODEX_MCP_CWD is {cwd!r}; it takes the absolute path of an existing directory")
-    return Settings(
-        codex=os.path.expanduser(env.get("CODEX_BIN") or "codex"), cwd=cwd,
-        origin=env.get("CODEX_PERSISTENT_MCP_ORIGIN") or NAME,
-        timeout_ms=number("CODEX_MCP_TIMEOUT_MS", DEFAULT_TIMEOUT_MS, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS),
-        sandbox=sandbox, max_parallel=number("CODEX_MCP_MAX_PARALLEL", 16, 1, 1000),
-        codex_home=os.path.expanduser(env.get("CODEX_HOME") or os.path.join("~", ".codex")),
-        problems=tuple(problems))
+            values[variable.field] = variable.read(text)
+        except ValueError as error:
+            values[variable.field] = variable.read(variable.default) if variable.default else ""
+            problems.append(f"{variable.name} is {text!r}; it takes {error}")
+    return Settings(problems=tuple(problems), **values)
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # errors, and what a call watches while it waits
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class ProtocolError(Exception):
@@ -167,90 +214,145 @@ class ProtocolError(Exception):
             self.body["data"] = data
 
     def response(self, request_id: Any) -> JsonObject:
-        """The JSON-RPC error response; its id is null if that of the request can't be told."""
+        """The JSON-RPC error response; the id is null if the request's cannot be told."""
         return {"jsonrpc": "2.0", "id": request_id, "error": self.body}
 
 
+def invalid_params(text: str) -> ProtocolError:
+    """The error for a request whose parameters are not those of its method."""
+    return ProtocolError(INVALID_PARAMS, "Invalid params: " + text)
+
+
+def invalid_request(text: str) -> ProtocolError:
+    """The error for a message that is not a request of JSON-RPC."""
+    return ProtocolError(INVALID_REQUEST, "Invalid request: " + text)
+
+
 class RunFailure(Exception):
-    """A call that failed. Its text says why, and what the caller can do."""
+    """A call that failed. The text says why, and what the caller can do."""
+
+
+class SessionLost(RunFailure):
+    """The session does not exist, so the answer must not offer to continue it."""
 
 
 class SessionBusy(RunFailure):
-    """The session is open elsewhere; nothing was sent to it. Its text says why it can't be reached there."""
+    """The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
+
+
+class Reason(enum.Enum):
+    """Why a call must end before its turn has ended."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
 
 
 class Stopped(Exception):
-    """A call that must end now. Its text is the reason: "timeout", "cancelled" or "shutdown"."""
+    """A call must end now, for `reason`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
-def one_line(text: str, limit: int) -> str:
-    """`text` on one line, without control characters and lone surrogates, cut to `limit` characters."""
-    text = text[:limit * 4].encode("utf-8", "replace").decode("utf-8")
-    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+", " ", text).strip()
-    return text if len(text) <= limit else text[:limit - 1].rstrip() + "\u2026"
+class Deadline:
+    """When a call must end: at its time, or as soon as it is stopped. Any worker may call this."""
 
-
-class Control:
-    """What one call watches: its deadline, its cancellation; and its progress, thinned out for a person.
-
-    `stop` and `wake` may be called by any worker, all else only by the call's own.
-    """
-
-    def __init__(self, timeout_s: float, send: Optional[Callable[[str], None]] = None) -> None:
-        self.latest = "waiting"
-        self._begin = self._told_at = time.monotonic()
-        self._deadline = self._begin + timeout_s
-        self._send, self._pending, self._told = send, False, False
-        self._stop = ""
+    def __init__(self, timeout_s: float) -> None:
+        self._end = time.monotonic() + timeout_s
+        self._reason: Optional[Reason] = None
         self._wake = threading.Event()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: Reason) -> None:
         """Makes the next `check` raise `Stopped`. The first reason stays."""
-        self._stop = self._stop or reason
+        self._reason = self._reason or reason
         self._wake.set()
 
     def wake(self) -> None:
-        """Ends a `pause` early."""
+        """Ends a `wait` early."""
         self._wake.set()
 
     def check(self) -> None:
-        """Raises `Stopped` if the call must end; tells the progress that is due."""
-        if not self._stop and time.monotonic() >= self._deadline:
-            self._stop = "timeout"
-        if self._stop:
-            raise Stopped(self._stop)
-        self._tell(False)
+        """Raises `Stopped` if the call must end."""
+        if self._reason is None and time.monotonic() >= self._end:
+            self._reason = Reason.TIMEOUT
+        if self._reason:
+            raise Stopped(self._reason)
 
-    def pause(self, duration: float) -> None:
-        """Waits `duration` seconds, or until woken. Raises `Stopped`."""
-        end = min(time.monotonic() + duration, self._deadline)
-        while time.monotonic() < end and not self._wake.wait(min(end - time.monotonic(), PROGRESS_GAP)):
-            self.check()
+    def wait(self, duration: float) -> bool:
+        """Waits `duration` seconds; true if woken before. Raises `Stopped`."""
+        woken = self._wake.wait(max(0.0, min(duration, self._end - time.monotonic())))
         self._wake.clear()
         self.check()
+        return woken
+
+
+def one_line(text: str, limit: int) -> str:
+    """`text` on one line of at most `limit` characters, without control characters."""
+    text = text[:limit * 4].encode("utf-8", "replace").decode("utf-8")
+    control = r"[\s\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+"
+    text = re.sub(control, " ", text).strip()
+    return text if len(text) <= limit else text[:limit - 1].rstrip() + "\u2026"
+
+
+class Progress:
+    """What a call is doing, thinned out for a person. Only the call's own worker may call this."""
+
+    def __init__(self, send: Optional[Callable[[str], None]] = None) -> None:
+        #: The latest text, sent or not.
+        self.latest = "waiting"
+        self._send = send
+        self._begin = self._sent_at = time.monotonic()
+        self._pending = False  # whether `latest` has not been sent
+        self._first = True
 
     def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text`, if any: soon, unless something newer comes first; with `at_once` surely and now."""
+        """Tells `text`, if any: soon, unless something newer comes first; or `at_once`."""
         if text and text != self.latest:
             self.latest, self._pending = text, True
-        self._tell(at_once)
+        if self._pending and at_once:
+            self._tell(self.latest)
+        else:
+            self.tick()
 
-    def _tell(self, at_once: bool) -> None:
-        if self._send is None:
-            return
+    def tick(self) -> None:
+        """Tells what is due: something new, or after a long silence a sign of life."""
         now = time.monotonic()
-        silence, text = now - self._told_at, self.latest
-        if not (self._pending and (at_once or not self._told or silence >= PROGRESS_GAP)):
-            if silence < PROGRESS_SILENCE:
-                return
-            text = f"{one_line(text, 140)} ({now - self._begin:.0f} s so far)"
-        self._told_at, self._told, self._pending = now, True, False
-        self._send(one_line(text, 160))
+        silence = now - self._sent_at
+        if self._pending and (self._first or silence >= PROGRESS_GAP):
+            self._tell(self.latest)
+        elif silence >= PROGRESS_SILENCE:
+            self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
+
+    def _tell(self, text: str) -> None:
+        self._sent_at, self._first, self._pending = time.monotonic(), False, False
+        if self._send is not None:
+            self._send(one_line(text, 160))
 
 
-# ----------------------------------------------------------------------------------------------------------
+class Control(NamedTuple):
+    """What one call watches while it works or waits."""
+
+    deadline: Deadline
+    progress: Progress
+
+    def check(self) -> None:
+        """Raises `Stopped` if the call must end; tells the progress that is due."""
+        self.deadline.check()
+        self.progress.tick()
+
+    def pause(self, duration: float) -> None:
+        """Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
+        end, woken = time.monotonic() + duration, False
+        while not woken and time.monotonic() < end:
+            woken = self.deadline.wait(min(end - time.monotonic(), PROGRESS_GAP))
+            self.progress.tick()
+
+
+# --------------------------------------------------------------------------------------------------
 # messages: JSON and JSON-RPC 2.0, bytes to checked messages and back
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 RequestId = Union[str, int]
 
@@ -296,7 +398,7 @@ def objects_in(value: Any, *path: str) -> List[JsonObject]:
 def json_number(text: str) -> Union[int, float]:
     """A number of JSON. One that no float holds becomes the nearest that can be written again.
 
-    A whole number of hundreds of digits counts as such a one: on many millions, Python would work for hours.
+    So does a whole number of hundreds of digits: on millions, Python would work for hours.
     """
     if len(text) < 400 and not re.search("[.eE]", text):
         return int(text)
@@ -308,7 +410,8 @@ def json_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-DECODER = json.JSONDecoder(parse_int=json_number, parse_float=json_number, parse_constant=json_constant)
+DECODER = json.JSONDecoder(
+    parse_int=json_number, parse_float=json_number, parse_constant=json_constant)
 
 
 def load_json(text: str) -> Any:
@@ -336,7 +439,7 @@ def quoted(value: Any) -> str:
     """A value of the client's, for an error message."""
     try:
         return one_line(json.dumps(value, ensure_ascii=False), 100)
-    except RecursionError:  # what could just be read can't always be written
+    except RecursionError:  # what could just be read cannot always be written
         return "nested too deeply"
 
 
@@ -349,26 +452,31 @@ def decode_line(line: bytes) -> Any:
 
 
 def read_message(value: Any) -> Optional[Message]:
-    """Checks one JSON-RPC message; None for a response, which nobody here waits for. Raises ProtocolError."""
+    """Checks one JSON-RPC message; None for a response, which nobody here expects.
+
+    Raises ProtocolError.
+    """
+    if isinstance(value, list):
+        raise invalid_request("batches are not supported; send each message by itself, on one line")
     if not isinstance(value, dict):
-        raise ProtocolError(INVALID_REQUEST, "Invalid request: a message is an object")
+        raise invalid_request("a message is an object")
     if "method" not in value and ("result" in value or "error" in value):
         return None
     if value.get("jsonrpc") != "2.0":
-        raise ProtocolError(INVALID_REQUEST, 'Invalid request: "jsonrpc" must be "2.0"')
+        raise invalid_request('"jsonrpc" must be "2.0"')
     if not isinstance(value.get("method"), str):
-        raise ProtocolError(INVALID_REQUEST, 'Invalid request: "method" must be a string')
+        raise invalid_request('"method" must be a string')
     if "id" in value and not is_id(value["id"]):
-        raise ProtocolError(INVALID_REQUEST, 'Invalid request: "id" must be a string or an integer')
+        raise invalid_request('"id" must be a string or an integer')
     params = {} if value.get("params") is None else value["params"]
     if not isinstance(params, dict):
-        raise ProtocolError(INVALID_PARAMS, 'Invalid params: "params" must be an object')
+        raise invalid_params('"params" must be an object')
     return Message(value["method"], params, value.get("id"))
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # platform: all that differs between POSIX and Windows
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 WINDOWS = os.name == "nt"
 if WINDOWS:
@@ -376,19 +484,26 @@ if WINDOWS:
 else:
     import fcntl
 
-#: The shell becomes Codex, with the mark $1=$2 in its environment. The watcher that it leaves in the group
-#: waits for the end of the pipe {0}, whose other end only this server holds: for the server's death, however
-#: it dies. Then it has Codex stop, and after a moment ends the group and, on Linux, what has left the group
-#: but has the mark. It ignores the signals by which Codex is asked to stop, holds none of Codex's pipes, and
-#: is swept away with the group after the run. It alone holds {1} too, the file of this server's locks: so
-#: these last until Codex is gone.
+#: A name and a value in the environment of a process and of all that it starts, to know them by.
+Mark = Tuple[str, str]
+
+#: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
+#: the end of the pipe {0}. Only this server holds the other end, so it ends however this server
+#: dies. Then the watcher stops the group, and on Linux also what has left the group but has the
+#: mark. It ignores the signals that ask the group to stop, holds none of the command's pipes, and
+#: is swept away with the group after the run. It alone also holds {1}, the file of this server's
+#: locks, so these last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
     read -r _ <&{0}
+    marked() {{ timeout 5 grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3; }}
+    group() {{ set -- $(sed "s/.*) //" "/proc/$1/stat"); echo "$3"; }}
+    for pid in $(marked "$@"); do [ "$(group "$pid")" = $$ ] || kill -TERM "$pid"; done
+    sleep .05
     kill -INT 0
     sleep .2
-    kill -KILL $(timeout 1 grep -lsxz "$1=$2" /proc/[0-9]*/environ | cut -d/ -f3) 0
+    kill -KILL $(marked "$@") 0
 ) >/dev/null 2>&1 &
 exec {0}<&- {1}<&-
 export "$1=$2"
@@ -397,34 +512,41 @@ exec "$@"
 """
 
 
+class Watch(NamedTuple):
+    """What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
+
+    pipe: int
+    locks: int
+
+
 def watch_pipe() -> Optional[int]:
-    """The end of a new pipe for watchers to read; the other end stays open here. None without a shell."""
+    """The end of a new pipe that watchers read; the other stays open here. None without a shell."""
     if WINDOWS or not os.path.exists("/bin/sh"):
         return None
     return os.pipe()[0]
 
 
-def spawn(command: List[str], cwd: str, mark: Tuple[str, str], watch: Tuple[int, ...] = ()) -> Any:
-    """Starts a process with pipes and `mark` (name, value) in its environment, leading a group of its own.
-
-    `watch` is what a watcher needs, two descriptors below 10: the pipe, and the file of locks.
+def spawn(command: List[str], cwd: str, mark: Mark, watch: Optional[Watch] = None) -> Any:
+    """Starts a marked process with pipes, which leads a group of its own, and its watcher.
 
     Raises OSError, ValueError.
     """
-    import subprocess  # a quarter of the time that the server takes to start, and not needed for that
+    import subprocess  # a quarter of the time that the server takes to start, and not needed then
 
     options: JsonObject = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
     if WINDOWS:
         options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
     elif watch:
+        assert max(watch) < 10, watch
         command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
         options.update(env=None, pass_fds=watch)
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+    return subprocess.Popen(
+        command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
 def signal_group(pid: int, name: str) -> None:
-    """Sends SIGINT, SIGTERM or SIGKILL to the group that `pid` leads; on Windows each ends the tree."""
+    """Sends a signal to the group that `pid` leads; on Windows each ends the tree."""
     try:
         if WINDOWS:
             import subprocess
@@ -437,31 +559,35 @@ def signal_group(pid: int, name: str) -> None:
         pass  # nobody is left in the group
 
 
-def sweep(pid: int, mark: Optional[Tuple[str, str]] = None) -> None:
-    """Ends what is left of a group and, on Linux, what has left it but has `mark` in its environment.
+def signal_strays(group: int, mark: Mark, name: str) -> bool:
+    """Signals the marked processes outside of a group, on Linux; false if there are none.
 
-    Where this process is the first of a container, the group's orphans are its own to bury.
+    With "" for a name it only looks.
     """
-    signal_group(pid, "SIGKILL")
-    if WINDOWS:
-        return
-    marked = "=".join(mark).encode() if mark else b""
-    for entry in os.listdir("/proc") if marked and os.path.isdir("/proc/self") else ():
+    marked, found = "=".join(mark).encode(), False
+    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         try:
             with open(f"/proc/{int(entry)}/environ", "rb") as file:
-                if marked in file.read().split(b"\0"):
-                    os.kill(int(entry), signal.SIGKILL)
+                if marked in file.read().split(b"\0") and os.getpgid(int(entry)) != group:
+                    os.kill(int(entry), getattr(signal, name) if name else 0)
+                    found = True
         except (OSError, ValueError):
             pass  # no process, not this user's, or gone
+    return found
+
+
+def sweep(group: int) -> None:
+    """Ends what is left of a group, and reaps what a container's first process inherits."""
+    signal_group(group, "SIGKILL")
     try:
-        while True:
-            os.waitpid(-pid, 0)
+        while not WINDOWS:
+            os.waitpid(-group, 0)
     except ChildProcessError:
         pass
 
 
 def selectable(pipe: Any) -> Any:
-    """What a selector can wait for to read from `pipe`. On Windows a worker copies it into a socket."""
+    """What a selector can wait for instead of `pipe`. On Windows a worker copies it to a socket."""
     if not WINDOWS:
         return pipe
     import socket
@@ -481,7 +607,7 @@ def selectable(pipe: Any) -> Any:
 
 
 def set_nonblocking(pipe: Any) -> bool:
-    """Has writes to `pipe` take what they can at once; false where that can't be had."""
+    """Has writes to `pipe` take what they can at once; false where that cannot be had."""
     if not WINDOWS:
         os.set_blocking(pipe.fileno(), False)
     return not WINDOWS
@@ -501,8 +627,8 @@ F_OFD_SETLK = 37
 
 
 def lock_open_file(fd: int, byte: int, take: bool) -> bool:
-    """What `lock_byte` does on Linux: fcntl(2), "Open file description locks". False where there are none."""
-    import errno  # like struct, only calls need it, not the start
+    """`lock_byte` on Linux: fcntl(2), "Open file description locks". False without them."""
+    import errno  # like struct, needed by calls and not by the start
     import struct
 
     kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
@@ -516,14 +642,15 @@ def lock_open_file(fd: int, byte: int, take: bool) -> bool:
 
 
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
-    """Locks or unlocks one byte of a file among processes; false if another one has it. Raises OSError.
+    """Locks or unlocks one byte of a file among processes; false if another has it. Raises OSError.
 
-    On Linux, a lock lasts until all processes that have inherited `fd` are gone; else until this one is.
+    On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
     """
     try:
         if WINDOWS:
             os.lseek(fd, byte, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
+            mode = msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK  # type: ignore[attr-defined]
+            msvcrt.locking(fd, mode, 1)  # type: ignore[attr-defined]
         elif not (sys.platform == "linux" and lock_open_file(fd, byte, take)):
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
     except (BlockingIOError, PermissionError):
@@ -531,11 +658,11 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
     return True
 
 
-def started_by_codex(marker: str) -> bool:
-    """Whether a Codex that a server like this one runs, with `marker` in its environment, started this one.
+def inside(marker: str) -> bool:
+    """Whether a process that was started with a value for `marker` is above this one.
 
-    Codex strips the environment of its MCP servers, but leaves them in its POSIX session, whose leader is the
-    process that the other server started.
+    That process may have stripped this one's environment. But it leaves this one in its POSIX
+    session, whose leader is the process that was started with the marker.
     """
     if WINDOWS or os.environ.get(marker):
         return bool(os.environ.get(marker))
@@ -546,15 +673,16 @@ def started_by_codex(marker: str) -> bool:
         if os.path.isdir("/proc/self"):
             with open(f"/proc/{leader}/environ", "rb") as file:
                 return re.search(b"\0" + mark, b"\0" + file.read()) is not None
-        found = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
+        found = subprocess.run(
+            ["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
         return re.search(b" " + mark, found.stdout) is not None
     except (OSError, subprocess.SubprocessError):
         return False
 
 
 def log(text: str) -> None:
-    """One line for people on standard error; dropped if nobody reads there, so that no call waits for it."""
+    """One line for people on standard error; dropped if nobody reads it, so that no call waits."""
     try:
         if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
             os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
@@ -562,13 +690,13 @@ def log(text: str) -> None:
         pass
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # transport: lines from standard input, lines to standard output
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
-    """The lines of the client, until the end of input; None stands for one of over MAX_MESSAGE bytes."""
+    """The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
     for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
         if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
@@ -579,7 +707,7 @@ def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
 
 
 class Writer:
-    """The only writer of standard output. `send` may be called by any worker and never waits for the client.
+    """The only writer of standard output. Any worker may call `send`, which never waits.
 
     The lock of `_changed` guards all fields; only the writer's own worker writes.
     """
@@ -602,7 +730,7 @@ class Writer:
                 self._changed.notify_all()
 
     def wait_for_room(self, limit: int, patience: float) -> bool:
-        """Waits until at most `limit` bytes are unsent; false if it takes more than `patience` seconds."""
+        """Waits until at most `limit` bytes are unsent; false after `patience` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._unsent <= limit or self._broken, patience)
 
@@ -632,23 +760,43 @@ class Writer:
                 return self._on_broken()
 
 
-# ----------------------------------------------------------------------------------------------------------
-# turn: events of `codex exec --json` folded into a turn
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# turn: events folded into a turn
+# --------------------------------------------------------------------------------------------------
 
-#: Most bytes of a long turn are the output of commands and tools, in events from which nothing is needed.
+#: Events of a run's own, beside those of `codex exec --json`: a line that is no event (`text`), an
+#: event that is too long (`head`, its beginning), something to tell (`text`), and the end of the
+#: run (`stderr`, `ending`).
+NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
+
+Events = Iterator[Optional[JsonObject]]
+
+
+def say(text: str) -> JsonObject:
+    """An event that is nothing but progress to tell."""
+    return {"type": SAY, "text": text}
+
+
+def warning(text: str) -> JsonObject:
+    """An event for a warning of the answer, as `codex exec` has it."""
+    return {"type": "item.completed", "item": {"type": "error", "message": text}}
+
+
+#: Most bytes of a long turn are the output of commands and tools, of which nothing is needed.
 SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
                      rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
 #: Where an error of Codex ends for everybody but its makers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):"
 
+SHORTER = "Send a shorter text; Codex can read files in its working directory itself."
 #: What a caller can do about a failure, by what is found in Codex's words, in lower case.
 ADVICE = (
-    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out to begin "
-     "a new one. Sessions live in the Codex home (CODEX_HOME) of the user who began them."),
-    ("maximum length", "Send a shorter text; Codex can read files in its working directory itself."),
-    ("unknown variant", "Leave reasoning_effort out or take a value that Codex names; or ask the user to "
-     "correct Codex's config.toml."),
+    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out "
+     "to begin a new one. Sessions live in the Codex home (CODEX_HOME) of the user who began "
+     "them."),
+    ("maximum length", SHORTER),
+    ("unknown variant", "Leave reasoning_effort out or use a value that Codex names; or ask the "
+     "user to correct Codex's config.toml."),
     ("config.toml", "Ask the user to correct Codex's config.toml."),
     ("not logged in", "Ask the user to run `codex login`."),
     ("429", "Too many requests: wait a minute, then call again."),
@@ -656,21 +804,23 @@ ADVICE = (
     ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
     ("high demand", "The model's server is in trouble: call again later."),
     ("status 5", "The model's server is in trouble: call again later."),
-    ("network", "Ask the user to check the network; Codex does not reach the model's server."),
-    ("model", "If model was given, check that this Codex and this account can use it, or leave it out."),
-    ("", "Call again; if it stays, ask the user to run the same with `codex exec` in a terminal."),
+    ("network", "Ask the user to check the network: Codex does not reach the model's server."),
+    ("model", "If model was given, check that this Codex and this account can use it, or leave it "
+     "out."),
+    ("", "Call again; if it keeps failing, ask the user to run `codex exec` in a terminal."),
 )
 
 
 def codex_words(text: str) -> str:
-    """What an error of Codex says, without the JSON around it, colours and backtraces, and not too long."""
+    """What an error of Codex says, without the JSON around it, colours and backtraces."""
     for _ in range(4):
         start, end = text.find("{"), text.rfind("}")
         try:
             value = load_json(text[start:end + 1]) if 0 <= start < end < 1 << 20 else None
         except ValueError:
             break
-        inner = text_in(value, "error", "message") or text_in(value, "message") or text_in(value, "detail")
+        inner = (text_in(value, "error", "message") or text_in(value, "message")
+                 or text_in(value, "detail"))
         if not inner:
             break
         text = text[:start] + inner + text[end + 1:]
@@ -682,11 +832,26 @@ def stderr_words(text: str) -> str:
     """What Codex's standard error says of a failure, without its noise."""
     lines = [line.rstrip() for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
     logged = re.compile(r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?")
-    noise = re.compile(r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACK")
+    noise = re.compile(
+        r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACK")
     plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
-    first = next((index for index, line in enumerate(plain) if line.lower().startswith("error")), 0)
+    first = next((i for i, line in enumerate(plain) if line.lower().startswith("error")), 0)
     chosen = plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)]
     return codex_words("\n".join(chosen[:12]))
+
+
+def decode_event(line: Union[bytes, bytearray]) -> Optional[JsonObject]:
+    """The event in one line of Codex's output; None if nothing in it is needed."""
+    if SKIPPED.match(line):
+        return None
+    text = line.decode("utf-8", "replace")
+    try:
+        event = load_clean(text)
+    except ValueError:
+        event = None
+    if text_in(event, "type") and not text_in(event, "type").startswith("run."):
+        return event
+    return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
 
 
 def item_progress(item: JsonObject, finished: bool) -> str:
@@ -695,69 +860,71 @@ def item_progress(item: JsonObject, finished: bool) -> str:
     if kind == "command_execution" and not finished:
         command = text_in(item, "command")
         wrapped = re.fullmatch(r"\S*sh -l?c (['\"]?)(.*)\1", command, re.DOTALL)
-        return "Runs: " + (wrapped.group(2) if wrapped else command)
+        return "Running " + (wrapped.group(2) if wrapped else command)
     if kind == "file_change":
         paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
-        return "Changes " + ", ".join(map(os.path.basename, paths))
+        return "Changing " + ", ".join(map(os.path.basename, paths))
     if kind == "web_search":
-        return "Searches the web: " + text_in(item, "query")
+        return "Searching the web for " + text_in(item, "query")
     if kind == "mcp_tool_call" and not finished:
-        return f"Calls {text_in(item, 'server')}.{text_in(item, 'tool')}"
+        return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
     if kind == "todo_list":
         steps = objects_in(item, "items")
         ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
         current = min(len(steps) - len(ahead) + 1, len(steps))
         return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
     if kind == "reasoning" and finished:
-        return "Thinks: " + text.strip().split("\n")[0].strip("*# ")
-    return "Writes: " + text[:400] if kind == "agent_message" and finished else ""
+        return "Thinking: " + text.strip().split("\n")[0].strip("*# ")
+    return "Writing: " + text[:400] if kind == "agent_message" and finished else ""
+
+
+class State(enum.Enum):
+    """How far a turn is. A turn that Codex adds in the same run makes it RUNNING again."""
+
+    WAITING = 0
+    RUNNING = 1
+    COMPLETED = 2
+    FAILED = 3
 
 
 class Turn:
-    """One turn, folded from its events; what it came to is read afterwards.
+    """One turn, folded from its events; what became of it is read afterwards."""
 
-    `state` goes from "running" to "completed" or "failed"; a turn that Codex adds in the same run opens it
-    again. `broken` is set when the run must be stopped at once, before it does anything else; `lost` when
-    the expected session does not exist.
-    """
-
-    def __init__(self, expected: Optional[str], on_session: Optional[Callable[[str], None]] = None) -> None:
-        """`expected` is the session to continue, None for a new one; `on_session` hears the id at once."""
-        self.expected, self._on_session = expected, on_session
+    def __init__(self, expected: Optional[str] = None) -> None:
+        """`expected` is the session to continue, None for a new one."""
+        self.expected = expected
+        self.state = State.WAITING
         self.session_id: Optional[str] = None
         self.reply: Optional[str] = None
         self.usage: Optional[JsonObject] = None
         self.warnings: List[str] = []
-        self.state = "running"
-        self.error = self.broken = self.stray = ""
-        self.begun = self.lost = False
-
-    def feed(self, line: Union[bytes, bytearray], cut: bool = False) -> str:
-        """Takes one line of Codex's output, `cut` if too long to keep. Returns progress to tell, or ""."""
-        if cut:
-            if self.state == "running" and b'"agent_message"' in line[:200]:
-                self.broken = f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on"
-            return ""
-        if SKIPPED.match(line):
-            return ""
-        try:
-            event = load_clean(line.decode("utf-8", "replace"))
-        except ValueError:
-            event = None
-        if isinstance(event, dict) and isinstance(event.get("type"), str):
-            return self.fold(event)
-        self.stray = self.stray or one_line(line[:1000].decode("utf-8", "replace"), 200)
-        return ""
+        #: The last error that Codex told, and the first line that was no event.
+        self.error = self.stray = ""
+        #: Codex's standard error, and how the run ended; filled at its end.
+        self.stderr, self.ending = "", "it was stopped"
 
     def fold(self, event: JsonObject) -> str:
-        """Takes one event. Returns progress to tell, or ""."""
+        """Takes one event. Returns progress to tell, or "".
+
+        Raises RunFailure, SessionLost: the run must be stopped before it does anything else.
+        """
         kind, item = event["type"], object_in(event, "item")
         if kind == "turn.started":
-            self.state, self.begun = "running", True
+            self.state = State.RUNNING
             return "Codex has started its turn"
-        if self.state != "running":
-            return ""
-        if kind == "thread.started":
+        if kind == ENDED:
+            self.stderr, self.ending = event["stderr"], event["ending"]
+        elif self.state in (State.COMPLETED, State.FAILED):
+            pass
+        elif kind == SAY:
+            return event["text"]
+        elif kind == NOISE:
+            self.stray = self.stray or event["text"]
+        elif kind == TOO_LONG:
+            if '"agent_message"' in event["head"][:200]:
+                raise RunFailure(
+                    f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
+        elif kind == "thread.started":
             self._session_started(text_in(event, "thread_id").lower())
         elif kind.startswith("item."):
             if kind == "item.completed" and item.get("type") == "agent_message":
@@ -766,9 +933,10 @@ class Turn:
                 self.warn(text_in(item, "message"))
             return item_progress(item, kind == "item.completed")
         elif kind == "turn.completed":
-            self.state, self.usage = "completed", object_in(event, "usage") or None
+            self.state, self.usage = State.COMPLETED, object_in(event, "usage") or None
         elif kind == "turn.failed":
-            self.state, self.error = "failed", codex_words(text_in(event, "error", "message")) or self.error
+            self.state = State.FAILED
+            self.error = codex_words(text_in(event, "error", "message")) or self.error
         elif kind == "error":
             self.error = codex_words(text_in(event, "message")) or self.error
             self.warn(self.error)
@@ -784,53 +952,53 @@ class Turn:
     def _session_started(self, session_id: str) -> None:
         if not re.fullmatch(UUID, session_id):
             found = one_line(session_id, 80) or "none"
-            self.broken = f"Codex announced a session without a usable id ({found})"
-        elif self.expected and session_id != self.expected:
-            self.lost = True
-            self.broken = (f"Codex does not know the session {self.expected} here and was about to answer "
-                           "from a new one; it was stopped before that. Check session_id, or leave it out to "
-                           "begin a new session")
-        elif self.session_id and session_id != self.session_id:
-            self.broken = f"Codex announced a second session, {session_id}, in the same run"
-        elif not self.session_id:
-            self.session_id = session_id
-            if self._on_session:
-                self._on_session(session_id)
+            raise RunFailure(f"Codex announced a session without a usable id ({found}).")
+        if self.expected and session_id != self.expected:
+            raise SessionLost(
+                f"Codex does not know the session {self.expected} here and was about to answer "
+                "from a new one; it was stopped before that. Check session_id, or leave it out to "
+                "begin a new session.")
+        if self.session_id and session_id != self.session_id:
+            raise RunFailure(f"Codex announced a second session, {session_id}, in the same run.")
+        self.session_id = session_id
 
-    def result(self, stderr: str, ending: str) -> None:
-        """Returns if the turn is a success. `ending` says how the run went.
+    def result(self) -> None:
+        """Returns if the turn is a success.
 
         Raises:
             SessionBusy: the session is open elsewhere.
+            SessionLost: Codex keeps nothing of the session, or does not know it.
             RunFailure: anything else, in Codex's own words where it had some.
         """
-        if self.broken:
-            raise RunFailure(self.broken + ".")
-        if self.state == "completed" and self.reply is None:
-            raise RunFailure("Codex finished the turn without a message. Ask again, for a written answer.")
-        if self.state == "completed" and not self.session_id:
-            raise RunFailure("Codex answered but did not say in which session, so it cannot be continued. "
-                             "Ask the user to update Codex (npm install -g @openai/codex).")
-        if self.state == "completed":
+        if self.state is State.COMPLETED:
+            if self.reply is None:
+                raise RunFailure("Codex finished the turn without a message. Ask again, for a "
+                                 "written answer.")
+            if not self.session_id:
+                raise RunFailure("Codex answered but did not say in which session, so it cannot be "
+                                 "continued. Ask the user to update Codex (npm install -g "
+                                 "@openai/codex).")
             return
-        words = self.error or stderr_words(stderr) or self.stray
-        if self.state == "running" and not self.begun and "already has an active writer" in stderr:
+        words = self.error or stderr_words(self.stderr) or self.stray
+        begun = self.state is not State.WAITING
+        if not begun and "already has an active writer" in self.stderr:
             raise SessionBusy("The session has an active writer")
-        # Of a new session whose first message it refuses, Codex keeps nothing.
-        kept = self.begun or "no rollout" not in words and (self.expected or "maximum length" not in words)
-        self.lost = not kept
-        what = "could not finish the turn" if self.begun else "did not start the turn"
+        what = "could not finish the turn" if begun else "did not start the turn"
         advice = next(text for key, text in ADVICE if key in words.lower())
-        raise RunFailure(f"Codex {what} ({ending}): {words or 'it gave no reason'}\n{advice}")
+        text = f"Codex {what} ({self.ending}): {words or 'it gave no reason'}\n{advice}"
+        # Of a new session whose first message it refuses, Codex keeps nothing.
+        if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
+            raise RunFailure(text)
+        raise SessionLost(text)
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # command: options of a turn to an argument list
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Options(NamedTuple):
-    """What a turn of Codex is given. `cwd` is an absolute path; None leaves a value to Codex's settings."""
+    """What a turn is given. `cwd` is an absolute path; None leaves a value to Codex's settings."""
 
     cwd: str
     session_id: Optional[str] = None
@@ -864,169 +1032,219 @@ def find_codex(name: str) -> str:
     if os.path.dirname(name):
         state = ("is a directory" if os.path.isdir(name) else
                  "is not executable" if os.path.exists(name) else "does not exist")
-    raise RunFailure(f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), or set "
-                     "CODEX_BIN to the absolute path of the executable.")
+    raise RunFailure(f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
+                     "or set CODEX_BIN to the absolute path of the executable.")
 
 
-# ----------------------------------------------------------------------------------------------------------
-# codex process: starts, watches and stops one Codex and its whole process group
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# codex process: one Codex and its whole process group, as a stream of events
+# --------------------------------------------------------------------------------------------------
 
-#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands, and so that
-#: what a stopped run has left can be told from all else.
+#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands,
+#: and so that what a stopped run has left can be told from all else.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
-class CodexRun:
-    """One Codex process with all that it starts. Only `signal` may be called by other workers."""
+class Ladder(NamedTuple):
+    """How a run is stopped: signals to its group, each after so many seconds; `strays`: and what
+    has left the group gets SIGTERM before the first of them.
+    """
 
-    def __init__(self, command: List[str], cwd: str, watch: Tuple[int, ...]) -> None:
-        """Starts the process. Raises OSError, ValueError."""
+    steps: Tuple[Tuple[float, str], ...]
+    strays: bool = True
+
+
+#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. The commands
+#: that it runs have left the group; if they end first, their sandboxes clean up behind themselves.
+STOP = Ladder(((0.05, "SIGINT"), (1.0, "SIGTERM"), (2.0, "SIGKILL")))
+#: The client is leaving, and has no more than half a second.
+LEAVING = Ladder(((0.05, "SIGINT"), (0.25, "SIGKILL")))
+#: The run must not do anything more.
+REFUSED = Ladder(((0.0, "SIGKILL"),))
+#: The turn has ended well, and what it left outside the group may be meant to stay.
+FINISHED = Ladder(STOP.steps, strays=False)
+
+
+class Run:
+    """What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
+
+    def __init__(self) -> None:
+        #: How whatever still runs is stopped when `events` is left.
+        self.ladder = STOP
+
+    def events(self) -> Events:
+        """Starts the run. Yields its events, and None at least every tenth of a second.
+
+        When the iterator ends or is closed, nothing of the run is left.
+
+        Raises:
+            SessionBusy: the session is out of reach for a run of this kind, and nothing was sent.
+            RunFailure: anything else.
+        """
+        raise NotImplementedError
+
+    def timed_out(self) -> Optional[RunFailure]:
+        """What a timeout in the middle of `events` means, if more than that it took too long."""
+        return None
+
+
+class CodexRun(Run):
+    """One Codex process with all that it starts."""
+
+    def __init__(self, command: List[str], cwd: str, prompt: bytes, watch: Optional[Watch]) -> None:
+        super().__init__()
+        self._command, self._cwd, self._watch = command, cwd, watch
         self._mark = (MARKER, os.urandom(8).hex())
-        self._process = spawn(command, cwd, self._mark, watch)
+        self._unsent = memoryview(prompt)
+        #: The line that is being read, and whether it is too long to keep.
         self._line, self._cut = bytearray(), False
+        #: The beginning and the end of standard error.
         self._head = self._tail = b""
-        self._open, self._out_open = 2, True
-        self._stopping = self._swept = False
-        self._ladder: List[Tuple[float, str]] = []
-        self._over: Optional[float] = None
 
-    def signal(self, name: str) -> None:
-        """Sends a signal to the whole group, unless the run is being swept.
-
-        Until then the group's number cannot have passed to anybody else: the watcher is in it.
-        """
-        if not self._swept:
-            signal_group(self._process.pid, name)
-
-    def finish(self, prompt: bytes, turn: Turn, control: Control) -> Tuple[str, str]:
-        """Feeds the prompt, folds the output into `turn`; returns when all is over.
-
-        What it returns is what was kept of Codex's standard error, and how Codex ended.
-
-        Raises Stopped if the call was stopped before the turn had ended. Nothing of the run is left then.
-        """
-        self._unsent, self._turn, self._control = memoryview(prompt), turn, control
-        try:
-            self._supervise()
-        finally:
-            self._swept = True
-            # What a turn that ended well has left running outside the group may be meant to stay.
-            sweep(self._process.pid, None if turn.state == "completed" else self._mark)
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-                pipe.close()
-        if turn.state == "running" and not turn.broken:
-            control.check()
-        code, middle = self._process.returncode, b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
-        stderr = (self._head + middle + self._tail).decode("utf-8", "replace")
-        return stderr, f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
-
-    def _supervise(self) -> None:
+    def events(self) -> Events:
         import selectors
-        import subprocess
 
-        process, gone = self._process, None  # type: Any, Optional[float]
+        try:
+            process = spawn(self._command, self._cwd, self._mark, self._watch)
+        except (OSError, ValueError) as error:
+            raise RunFailure(f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
+                             f"{error}. Check whether it can in a terminal.") from None
         with selectors.DefaultSelector() as selector:
-            selector.register(selectable(process.stdout), selectors.EVENT_READ, self._take_events)
-            selector.register(selectable(process.stderr), selectors.EVENT_READ, self._take_errors)
-            if not set_nonblocking(process.stdin):
-                threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
-            elif not self._feed(process.stdin):
-                selector.register(process.stdin, selectors.EVENT_WRITE, self._feed)
-            while True:
-                now = time.monotonic()
-                if gone is None and process.poll() is not None:
-                    gone = now
-                if gone is not None and (self._open == 0 or now > gone + DRAIN):
-                    break
-                self._steer(now)
-                if self._open == 0:
-                    try:
-                        process.wait(TICK)
-                    except subprocess.TimeoutExpired:
-                        pass
+            try:
+                yield from self._read(process, selector)
+            finally:
+                self._end(process, selector)
+        code, middle = process.returncode, b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
+        yield {"type": ENDED,
+               "stderr": (self._head + middle + self._tail).decode("utf-8", "replace"),
+               "ending": f"exit code {code}" if code >= 0 else f"ended by signal {-code}"}
+
+    def _read(self, process: Any, selector: Any) -> Events:
+        """Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
+        import subprocess
+        from selectors import EVENT_READ, EVENT_WRITE
+
+        reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
+        for source in reading:
+            selector.register(source, EVENT_READ)
+        if not set_nonblocking(process.stdin):
+            threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
+        elif not self._feed(process.stdin):
+            selector.register(process.stdin, EVENT_WRITE)
+        #: When the process ended, and when its output did.
+        gone = silent = None  # type: Optional[float]
+        while True:
+            yield None
+            now = time.monotonic()
+            if gone is None and process.poll() is not None:
+                gone = now
+            if gone is not None and (not reading or now > gone + DRAIN):
+                break
+            if silent is not None and now > silent + LEAVE:
+                break
+            if not reading:
+                try:
+                    process.wait(TICK)
+                except subprocess.TimeoutExpired:
+                    pass
+                continue
+            ready = selector.select(TICK if gone is None else TICK / 2)
+            if gone is not None and not ready:
+                break
+            for pipe in [key.fileobj for key, _ in ready]:
+                if pipe is process.stdin:
+                    if self._feed(pipe):
+                        selector.unregister(pipe)
                     continue
-                ready = selector.select(TICK if gone is None else TICK / 4)
-                if gone is not None and not ready:
-                    break
-                for key, _ in ready:
-                    if key.data(key.fileobj):
-                        selector.unregister(key.fileobj)
+                chunk = pipe.read(1 << 16)  # what there is; b"" at the end
+                if not chunk:
+                    selector.unregister(pipe)
+                    reading.remove(pipe)
+                if pipe is not output:
+                    self._keep(chunk)
+                elif chunk:
+                    yield from self._split(chunk)
+                else:
+                    silent = now
         if self._line:
-            self._control.say(self._turn.feed(self._line, self._cut))
+            yield from self._split(b"\n")
 
     def _feed(self, pipe: Any) -> bool:
-        """Writes what the pipe takes of the prompt; true at its end, or if Codex does not want more of it."""
+        """Writes what the pipe takes of the prompt; true at its end, or if Codex wants no more."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[:1 << 16]):]
         except BlockingIOError:
             return False
         except OSError:
-            pass  # Codex has closed its input: what became of the turn is told by its events
+            pass  # Codex has closed its input: its events tell what became of the turn
         pipe.close()
         return True
 
-    def _take_events(self, source: Any) -> bool:
-        """Feeds the turn the lines that came; of one of over MAX_EVENT only the start. True at the end."""
-        chunk = source.read(1 << 16)  # what there is; b"" at the end
+    def _split(self, chunk: bytes) -> Events:
+        """The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
         self._line += chunk
         if b"\n" in chunk:
             *lines, self._line = self._line.split(b"\n")
             for line in lines:
-                progress, self._cut = self._turn.feed(line, self._cut), False
-                if progress:
-                    self._control.say(progress)
+                if self._cut:
+                    yield {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
+                else:
+                    event = decode_event(line)
+                    if event is not None:
+                        yield event
+                self._cut = False
         elif len(self._line) > MAX_EVENT:
             self._cut = True
             del self._line[4096:]
-        if not chunk:
-            self._open, self._out_open = self._open - 1, False
-        return not chunk
 
-    def _take_errors(self, source: Any) -> bool:
-        """Keeps the beginning and the end of what Codex says on standard error. True at the end."""
-        chunk = source.read(1 << 16)
+    def _keep(self, chunk: bytes) -> None:
+        """Keeps the beginning and the end of standard error."""
         room = max(0, MAX_STDERR - len(self._head))
         self._head += chunk[:room]
         self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
-        if not chunk:
-            self._open -= 1
-        return not chunk
 
-    def _steer(self, now: float) -> None:
-        if not self._stopping:
-            try:
-                self._control.check()
-            except Stopped as stop:
-                self._stopping = True
-                if str(stop) != "shutdown":  # then Codex.close sends the signals, to all runs at once
-                    self._climb(now)
-        if self._turn.broken:
-            self.signal("SIGKILL")
-        if self._turn.state == "running" and self._out_open:
-            self._over = None
-        elif self._over is None:
-            self._over = now
-        elif now > self._over + LEAVE and not self._ladder:
-            self._climb(now)
-        while self._ladder and self._ladder[0][0] <= now:
-            self.signal(self._ladder.pop(0)[1])
+    def _end(self, process: Any, selector: Any) -> None:
+        """Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
 
-    def _climb(self, now: float) -> None:
-        self._ladder = [(now, "SIGINT"), (now + PATIENCE, "SIGTERM"), (now + 2 * PATIENCE, "SIGKILL")]
+        Until the sweep the group's number cannot pass to another group: the watcher is in it.
+        """
+        begin, group, (steps, strays) = time.monotonic(), process.pid, self.ladder
+        strays = strays and signal_strays(group, self._mark, "SIGTERM") or strays
+        while process.poll() is None:
+            while steps and time.monotonic() >= begin + steps[0][0]:
+                signal_group(group, steps[0][1])
+                steps = steps[1:]
+            for key, _ in selector.select(TICK / 5) if selector.get_map() else ():
+                if key.fileobj is process.stdin or not key.fileobj.read(1 << 16):
+                    selector.unregister(key.fileobj)
+            if not selector.get_map():
+                time.sleep(TICK / 5)
+        if strays:
+            while signal_strays(group, self._mark, "") and time.monotonic() < begin + STRAYS:
+                time.sleep(TICK / 5)
+            signal_strays(group, self._mark, "SIGKILL")
+        sweep(group)  # the watcher, too, so not before: this server may be gone by now
+        if strays:
+            signal_strays(group, self._mark, "SIGKILL")
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
 
 
-# ----------------------------------------------------------------------------------------------------------
-# live session: a turn in a session that a person has open, on Codex's own app-server
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# app-server: a turn in a session that a person has open, on Codex's own app-server
+# --------------------------------------------------------------------------------------------------
 
 #: How the app-server names the sandboxes.
 LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write"}
 #: What the app-server need not send: text that comes again, whole, in `item/completed`.
-UNWANTED = ["item/agentMessage/delta", "item/reasoning/textDelta", "item/reasoning/summaryTextDelta",
-            "item/commandExecution/outputDelta", "item/fileChange/outputDelta", "turn/diff/updated"]
+UNWANTED = ["item/agentMessage/delta", "item/reasoning/textDelta",
+            "item/reasoning/summaryTextDelta", "item/commandExecution/outputDelta",
+            "item/fileChange/outputDelta", "turn/diff/updated"]
+
+#: What asks the app-server: yields what comes meanwhile, and returns the result.
+Asking = Generator[Optional[JsonObject], None, JsonObject]
 
 
 def snake_case(name: str) -> str:
@@ -1034,52 +1252,42 @@ def snake_case(name: str) -> str:
     return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
-class LiveError(Exception):
+class AppServerError(Exception):
     """What went wrong between here and the app-server."""
 
 
-class LiveRefused(LiveError):
+class Refused(AppServerError):
     """The app-server's error answer to one request: that request had no effect."""
 
 
 class WebSocket:
-    """A client's end of a WebSocket (RFC 6455) over a Unix socket, for JSON-RPC messages in text frames."""
+    """A client's end of a WebSocket (RFC 6455) over a Unix socket, for messages in text frames."""
 
-    def __init__(self, path: str, check: Callable[[], None]) -> None:
-        """Connects, and shakes hands, calling `check` meanwhile. Raises OSError, LiveError."""
+    def __init__(self, path: str) -> None:
+        """Connects, and asks for the upgrade. Raises OSError, AppServerError."""
         import base64
-        import hashlib
         import socket
         import stat
 
         if WINDOWS:
-            raise LiveError("it is not used on Windows")
+            raise AppServerError("it is not used on Windows")
         for told in (os.lstat(path), os.stat(path)):
             if told.st_uid != os.geteuid():
-                raise LiveError("its control socket belongs to another user")
+                raise AppServerError("its control socket belongs to another user")
         if not stat.S_ISSOCK(told.st_mode):
-            raise LiveError("its control socket is no socket")
+            raise AppServerError("its control socket is no socket")
         self._buffer, self._incoming = bytearray(), self._messages()
         self._timeout = socket.timeout  # before Python 3.10 not yet TimeoutError
+        self._key = base64.b64encode(os.urandom(16))
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(WITHDRAW)
         try:
-            self._socket.settimeout(ANSWER)
             self._socket.connect(os.path.realpath(path))
-            key = base64.b64encode(os.urandom(16))
-            self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-                                 b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                                 b"Sec-WebSocket-Key: " + key + b"\r\n\r\n")
-            end = time.monotonic() + ANSWER
-            while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
-                check()
-                if not self._read(TICK) and time.monotonic() > end:
-                    raise LiveError("it does not answer")
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-            if not head.startswith(b"HTTP/1.1 101") or proof not in head:
-                raise LiveError("its control socket does not answer as a WebSocket")
-        except BaseException:
-            self._socket.close()
+            self._socket.sendall(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
+                b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + self._key + b"\r\n\r\n")
+        except OSError:
+            self.close()
             raise
 
     def close(self) -> None:
@@ -1091,18 +1299,20 @@ class WebSocket:
         self._send(1, json.dumps(message).encode("ascii"))
 
     def receive(self, patience: float) -> Optional[JsonObject]:
-        """The next message, {} for a frame without one; None if none comes within `patience` seconds.
+        """The next message, {} for what carries none; None if none comes in `patience` seconds.
 
-        Raises OSError, LiveError.
+        Raises OSError, AppServerError.
         """
         end = time.monotonic() + patience
         for message in self._incoming:
             if message is not None or not self._read(end - time.monotonic()):
                 return message
-        raise LiveError("it closed the connection")
+        raise AppServerError("it closed the connection")
 
-    def _messages(self) -> Iterator[Optional[JsonObject]]:
-        """The messages, {} for a frame without one, and None whenever more must be read first."""
+    def _messages(self) -> Events:
+        """The messages, {} for what carries none, None to have more read first."""
+        yield from self._upgrade()
+        yield {}
         parts, fragmented = b"", False
         while True:
             first, length = yield from self._take(2)
@@ -1110,11 +1320,12 @@ class WebSocket:
             odd = first & 0x70 or length > 127  # reserved bits, a mask
             if length in (126, 127):
                 length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
-            if odd or len(parts) + length > MAX_EVENT or kind not in (0 if fragmented else 1, 8, 9, 10):
-                raise LiveError("it sent a frame that makes no sense, or is too large")
+            expected = kind in (0 if fragmented else 1, 8, 9, 10)
+            if odd or len(parts) + length > MAX_EVENT or not expected:
+                raise AppServerError("it sent a frame that makes no sense, or is too large")
             data = yield from self._take(length)
             if kind == 8:
-                raise LiveError("it closed the connection")
+                raise AppServerError("it closed the connection")
             if kind == 9:
                 self._send(10, data)
             elif kind != 10:
@@ -1127,9 +1338,20 @@ class WebSocket:
             except ValueError:
                 message = None
             if not isinstance(message, dict):
-                raise LiveError("it sent what is no message")
+                raise AppServerError("it sent what is no message")
             parts = b""
             yield message
+
+    def _upgrade(self) -> Generator[None, None, None]:
+        import base64
+        import hashlib
+
+        while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
+            yield None
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        proof = hashlib.sha1(self._key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        if not head.startswith(b"HTTP/1.1 101") or base64.b64encode(proof) not in head:
+            raise AppServerError("its control socket does not answer as a WebSocket")
 
     def _take(self, count: int) -> Generator[None, None, bytes]:
         while len(self._buffer) < count:
@@ -1145,313 +1367,324 @@ class WebSocket:
         except self._timeout:
             return False
         if not chunk:
-            raise LiveError("it closed the connection")
+            raise AppServerError("it closed the connection")
         self._buffer += chunk
         return True
 
     def _send(self, kind: int, data: bytes) -> None:
-        size, mask = len(data), os.urandom(4)
+        size = len(data)
         length = bytes([0x80 | size]) if size < 126 else (
-            b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else b"\xff" + size.to_bytes(8, "big"))
-        masked = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+            b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else
+            b"\xff" + size.to_bytes(8, "big"))
         self._socket.settimeout(WITHDRAW)
-        self._socket.sendall(bytes([0x80 | kind]) + length + mask + masked.to_bytes(size, "big"))
+        # Masked with zeros: a mask protects proxies, and on a Unix socket there are none.
+        self._socket.sendall(bytes([0x80 | kind]) + length + bytes(4) + data)
 
 
-class LiveRun:
-    """One turn on the app-server, behind the methods of a CodexRun.
+class AppServer:
+    """A client of Codex's app-server. Heirs connect it, and interpret messages in `received`."""
 
-    The message goes through the app-server's queue, since `turn/start` would steer a turn that the person has
-    just begun. It is known by an id of ours on it: only what belongs to the turn that took it counts.
+    def __init__(self) -> None:
+        #: The connection, while there is one; and seconds for one answer.
+        self.transport: Any = None
+        self.patience = ANSWER
+        self._last_id = 0
+
+    def received(self, message: JsonObject) -> Events:
+        """The events that a message stands for."""
+        return iter(())
+
+    def receive(self) -> Events:
+        """The events of what comes within TICK, one None first. Raises OSError, AppServerError."""
+        yield None
+        yield from self.received(self.transport.receive(TICK) or {})
+
+    def ask(self, method: str, **params: Any) -> Asking:
+        """Yields the events that come until the answer, and returns its result.
+
+        Raises OSError, AppServerError, Refused.
+        """
+        self._last_id += 1
+        self.transport.send({"id": self._last_id, "method": method, "params": params})
+        end, answer = time.monotonic() + self.patience, {}  # type: float, JsonObject
+        while answer.get("id") != self._last_id or "method" in answer:
+            if time.monotonic() > end:
+                raise AppServerError(f"it did not answer {method}")
+            yield None
+            answer = self.transport.receive(TICK) or {}
+            yield from self.received(answer)
+        if "error" in answer:
+            raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
+        if not isinstance(answer.get("result"), dict):
+            raise AppServerError(f"its answer to {method} makes no sense")
+        return answer["result"]
+
+    def greet(self) -> Events:
+        """Begins to talk."""
+        yield from self.ask(
+            "initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
+            capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
+        self.transport.send({"method": "initialized"})
+
+
+def finish(asking: Asking) -> JsonObject:
+    """Lets an `ask` run to its end, where nobody needs the events. Raises what it raises."""
+    while True:
+        try:
+            next(asking)
+        except StopIteration as end:
+            return end.value
+
+
+class Sent(enum.Enum):
+    """What is known of a message that another process is to take. What a failure says follows."""
+
+    NOTHING = "Nothing was sent"
+    OFFERED = "It is not known whether Codex took the message"
+    TAKEN = "Codex had taken the message and may still be working on it"
+    WITHDRAWN = "The message was taken back, or its turn interrupted"
+    OVER = "Its turn has ended"
+
+
+class LiveRun(AppServer, Run):
+    """One turn on the app-server that has the session open.
+
+    The message goes through the app-server's queue, since `turn/start` would steer a turn that the
+    person has just begun. It is known by an id of ours: only the turn that took it counts.
     """
 
-    def __init__(self, codex_home: str, options: Options) -> None:
+    def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
+        AppServer.__init__(self)
+        Run.__init__(self)
         self._path = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
         self._options, self._session = options, options.session_id or ""
-        self._message_id = os.urandom(16).hex()
-        self._last_id, self._answer = 0, {}  # type: int, JsonObject
-        self._active = self._sent = self._leaving = self._withdrawn = False
+        self._prompt, self._message_id = prompt, os.urandom(16).hex()
+        self._sent = Sent.NOTHING
+        #: Whether a turn runs in the session, whosever it is.
+        self._active = False
+        #: The ids of our message in the queue, of the turn that took it, and of its processes.
         self._queued = self._turn_id = ""
         self._commands: Dict[str, str] = {}
+        #: Warnings for the answer, if the turn comes to run there.
+        self._notes: List[str] = []
         self._usage: Optional[JsonObject] = None
 
-    def signal(self, name: str) -> None:
-        """Does nothing: the call's own worker sees the stop, and interrupts the turn."""
-
-    def finish(self, prompt: bytes, turn: Turn, control: Control) -> Tuple[str, str]:
-        """Runs the turn, folds it into `turn`; returns "", since its errors are events, and where it ran.
-
-        Raises:
-            SessionBusy: nothing was sent, for the reason given.
-            RunFailure: the call may not have the session's rights, or what became of the turn is not known.
-            Stopped: the call was stopped, and the turn with it.
-        """
-        self._turn, self._control = turn, control
+    def events(self) -> Events:
         try:
-            self._socket = WebSocket(self._path, control.check)
+            self.transport = WebSocket(self._path)
             try:
-                self._join()
-                self._submit(prompt.decode("utf-8"))
-                while turn.state == "running":
-                    control.check()
-                    self._receive(TICK)
-            except (Stopped, RunFailure):
-                self._withdraw()
-                raise
+                yield from self._join()
+                yield {"type": "thread.started", "thread_id": self._session}
+                yield from self._submit()
+                while self._sent is not Sent.OVER:
+                    yield from self.receive()
             finally:
-                self._socket.close()
-        except (OSError, LiveError, Stopped) as error:
-            stopped = isinstance(error, Stopped)
-            if stopped and (str(error) != "timeout" or self._turn_id or self._withdrawn):
-                raise
-            why = "it was silent to the end" if stopped else (
-                "it has no control socket here" if isinstance(error, FileNotFoundError) else str(error))
-            if not self._sent:
-                raise SessionBusy("A turn of the user's ran there to the end" if stopped and self._active else
-                                  f"Codex's app-server could not be used: {why}") from None
-            known = "Codex had taken the message and may still work on it" if self._turn_id else (
-                "It is not known whether Codex took the message")
-            raise RunFailure(f"The session is open elsewhere, and Codex's app-server could not be used to "
-                             f"the end: {why}. {known}: look at the session before you repeat it.") from None
-        return "", "in the session that is open elsewhere"
+                self._withdraw()
+                self.transport.close()
+        except FileNotFoundError:
+            raise self._failure("it has no control socket here") from None
+        except (OSError, AppServerError) as error:
+            raise self._failure(str(error)) from None
+        yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
-    def _join(self) -> None:
-        """Begins to talk to the app-server, and waits until no other turn runs. Nothing is sent yet."""
-        self._ask("initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
-                  capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
-        self._socket.send({"method": "initialized"})
+    def timed_out(self) -> Optional[RunFailure]:
+        if self._sent is Sent.NOTHING and self._active:
+            return SessionBusy("A turn of the user's ran there to the end")
+        silent = self._sent in (Sent.NOTHING, Sent.OFFERED)
+        return self._failure("it was silent to the end") if silent else None
+
+    def _failure(self, why: str) -> RunFailure:
+        if self._sent is Sent.NOTHING:
+            return SessionBusy("Codex's app-server could not be used: " + why)
+        return RunFailure(
+            "The session is open elsewhere, and Codex's app-server could not be used to the end: "
+            f"{why}. {self._sent.value}: look at the session before you repeat the message.")
+
+    def _join(self) -> Events:
+        """Begins to talk to the app-server, and waits until no other turn runs."""
+        yield from self.greet()
         # Asked first, since the app-server would open a session that nobody has open there.
-        loaded = self._ask("thread/loaded/list").get("data")
+        loaded = (yield from self.ask("thread/loaded/list")).get("data")
         if not isinstance(loaded, list) or self._session not in loaded:
-            raise LiveError("it does not have this session open")
-        while True:  # asked again after each wait, in which the person may have changed the settings
+            raise AppServerError("it does not have this session open")
+        while True:  # asked again after each wait, in which the person may have changed settings
             # Any further member would change the person's own settings.
-            session = self._ask("thread/resume", threadId=self._session, excludeTurns=True)
+            session = yield from self.ask(
+                "thread/resume", threadId=self._session, excludeTurns=True)
             if text_in(session, "thread", "id") != self._session:
-                raise LiveError("it answered for another session")
+                raise AppServerError("it answered for another session")
             self._compare(session)
             self._active = text_in(session, "thread", "status", "type") == "active"
             if not self._active:
                 return
+            yield say("Waiting for the turn that runs in the open window of session "
+                      + self._session)
             while self._active:
-                self._control.say(f"Waits for the turn that runs in the window of session {self._session}")
-                self._control.check()
-                self._receive(TICK)
+                yield from self.receive()
 
     def _compare(self, session: JsonObject) -> None:
-        """Notes what the call can't have there. Raises RunFailure if the session has too many rights."""
+        """Notes what the call cannot have there. Raises RunFailure if it would get more rights."""
         options, sandbox = self._options, self._sandbox(text_in(session, "sandbox", "type"))
-        self._notes = ["This turn ran in the session that is open elsewhere, most likely in a `codex resume` "
-                       "window, with that session's own settings."]
-        for name, wanted, found in (("sandbox", options.sandbox, sandbox),
-                                    ("cwd", options.cwd, session.get("cwd")),
-                                    ("model", options.model, session.get("model")),
-                                    ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
+        self._notes = ["This turn ran in the session that is open elsewhere, most likely in a "
+                       "`codex resume` window, with that session's own settings."]
+        for name, wanted, found in (
+                ("sandbox", options.sandbox, sandbox),
+                ("cwd", options.cwd, session.get("cwd")),
+                ("model", options.model, session.get("model")),
+                ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
             if wanted and wanted != found:
-                self._notes.append(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+                self._notes.append(
+                    f"There, {name} is {found or 'the configured one'} and not {wanted}.")
 
     def _sandbox(self, kind: str) -> str:
-        """The session's sandbox. Raises RunFailure if it gives more rights than the call may have."""
-        options, sandbox = self._options, LIVE_SANDBOXES.get(kind, SANDBOXES[-1])
-        if options.sandbox and SANDBOXES.index(options.sandbox) < SANDBOXES.index(sandbox):
-            raise RunFailure("Nothing was sent to Codex: the session is open elsewhere, most likely in a "
-                             f"`codex resume` window, with the sandbox {sandbox}, but this call must run "
-                             f"with no more than {options.sandbox}. Ask the user to close it and call again "
-                             "in a minute, or leave session_id out to begin a new session.")
+        """The session's sandbox. Raises RunFailure if it allows more than the call may have."""
+        sandbox = LIVE_SANDBOXES.get(kind, SANDBOXES[-1])
+        allowed = self._options.sandbox or SANDBOXES[-1]
+        if SANDBOXES.index(allowed) < SANDBOXES.index(sandbox):
+            raise RunFailure(
+                "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
+                f"resume` window, with the sandbox {sandbox}, but this call must run with no more "
+                f"than {allowed}. Ask the user to close it and call again in a minute, or leave "
+                "session_id out to begin a new session.")
         return sandbox
 
-    def _submit(self, prompt: str) -> None:
-        """Hands the message over. From here on it may be taken, unless the app-server says otherwise."""
-        self._turn.fold({"type": "thread.started", "thread_id": self._session})
-        self._sent = True
+    def _submit(self) -> Events:
+        """Hands the message over, and waits until its turn begins."""
+        self._sent = Sent.OFFERED
         try:
-            self._ask("thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
-                      input=[{"type": "text", "text": prompt}])
-        except LiveRefused as refused:
-            self._sent = False
+            yield from self.ask(
+                "thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
+                input=[{"type": "text", "text": self._prompt}])
+        except Refused as refused:
+            self._sent = Sent.NOTHING
             if "maximum length" in str(refused):
-                raise RunFailure(f"Codex did not take the message: {refused}\nSend a shorter text; Codex can "
-                                 "read files in its working directory itself.") from None
+                raise RunFailure(
+                    f"Codex did not take the message: {refused}\n{SHORTER}") from None
             raise
-        while not self._turn_id:
-            self._control.check()
+        while self._sent is Sent.OFFERED:
             try:
                 # After an interrupted turn the queue stands still until it is started.
                 if not self._active:
-                    self._ask("thread/queue/start", threadId=self._session, queuedSubmissionId=self._queued)
-            except LiveRefused:
+                    yield from self.ask("thread/queue/start", threadId=self._session,
+                                        queuedSubmissionId=self._queued)
+            except Refused:
                 pass  # it has started by itself, or another turn runs first
-            if not self._turn_id:
-                self._control.say(f"Waits for its turn in the open window of session {self._session}")
-                self._receive(TICK)
+            if self._sent is Sent.OFFERED:
+                yield say("Waiting for its turn in the open window of session " + self._session)
+                yield from self.receive()
 
     def _withdraw(self) -> None:
-        """Takes the message back, or stops the turn with the commands that it runs; for WITHDRAW seconds."""
-        end, this = time.monotonic() + WITHDRAW, {"threadId": self._session}
-        self._leaving = True
+        """Takes the message back, or stops its turn with the commands that it runs, in WITHDRAW."""
+        end, session = time.monotonic() + WITHDRAW, {"threadId": self._session}
+        self.patience = WITHDRAW
         try:
-            while self._sent and self._turn.state == "running" and time.monotonic() < end:
+            while self._sent in (Sent.OFFERED, Sent.TAKEN) and time.monotonic() < end:
                 try:
-                    if self._turn_id:
-                        self._ask("turn/interrupt", turnId=self._turn_id, **this)
-                        break
-                    if self._queued and self._ask("thread/queue/delete", queuedSubmissionId=self._queued,
-                                                  **this).get("deleted") is True:
-                        self._withdrawn = True
-                        return
-                except LiveRefused:
-                    pass  # in its first moments a turn can't be interrupted, and would then run on
-                self._receive(TICK / 2)
-            for process in self._commands.values():
-                self._ask("thread/backgroundTerminals/terminate", processId=process, **this)
-        except (OSError, LiveError) as error:
+                    if self._sent is Sent.TAKEN:
+                        finish(self.ask("turn/interrupt", turnId=self._turn_id, **session))
+                        self._sent = Sent.WITHDRAWN
+                    elif self._queued and finish(self.ask(
+                            "thread/queue/delete", queuedSubmissionId=self._queued,
+                            **session)).get("deleted") is True:
+                        self._sent = Sent.WITHDRAWN
+                except Refused:
+                    pass  # in its first moments a turn cannot be interrupted, and would then run on
+                if self._sent is not Sent.WITHDRAWN:
+                    list(self.receive())
+            if self._turn_id and self._sent is not Sent.OVER:
+                for process in self._commands.values():
+                    finish(self.ask("thread/backgroundTerminals/terminate", processId=process,
+                                    **session))
+        except (OSError, AppServerError, RunFailure) as error:
             log(f"a turn in session {self._session} may not have been stopped: {error}")
 
-    def _ask(self, method: str, **params: Any) -> JsonObject:
-        """The result of a request. Raises OSError, LiveError, and Stopped unless the turn is withdrawn."""
-        self._last_id += 1
-        self._socket.send({"id": self._last_id, "method": method, "params": params})
-        end = time.monotonic() + (WITHDRAW if self._leaving else ANSWER)
-        while self._answer.get("id") != self._last_id:
-            if not self._leaving:
-                self._control.check()
-            if time.monotonic() > end:
-                raise LiveError(f"it did not answer {method}")
-            self._receive(TICK)
-        if "error" in self._answer:
-            raise LiveRefused(f"{method}: {one_line(text_in(self._answer, 'error', 'message'), 200)}")
-        if not isinstance(self._answer.get("result"), dict):
-            raise LiveError(f"its answer to {method} makes no sense")
-        return self._answer["result"]
-
-    def _receive(self, patience: float) -> None:
-        message = self._socket.receive(patience) or {}
+    def received(self, message: JsonObject) -> Events:
         method, params = text_in(message, "method"), object_in(message, "params")
-        if not method and message.get("id") == self._last_id:
-            self._answer = message
-            self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
-        elif method and text_in(params, "threadId") == self._session:
-            if "id" not in message:
-                return self._notice(method, params)
-            # A request, never answered from here: to approve is the person's right.
-            self._control.say("Codex asks for approval, which only the user can give, in codex resume "
-                              f"{self._session}: {text_in(params, 'command') or method}")
-
-    def _notice(self, method: str, params: JsonObject) -> None:
-        item = object_in(params, "item")
-        if method == "thread/status/changed":
-            self._active = text_in(params, "status", "type") == "active"
-        elif method == "warning" and self._sent:
-            self._turn.warn(text_in(params, "message"))
-        elif method == "item/started" and self._sent and item.get("clientId") == self._message_id:
-            self._turn_id = text_in(params, "turnId")
-            for note in self._notes:
-                self._turn.warn(note)
-            self._tell("turn.started")
-        elif method == "thread/settings/updated" and not self._turn_id and not self._leaving:
-            self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
-        turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
-        if not self._turn_id or turn_id != self._turn_id:
+        self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
+        if not method or text_in(params, "threadId") != self._session:
             return
+        if "id" in message:  # a request, never answered from here: to approve is the person's right
+            yield say("Codex asks for approval, which only the user can give, in codex resume "
+                      f"{self._session}: {text_in(params, 'command') or method}")
+        elif method == "thread/status/changed":
+            self._active = text_in(params, "status", "type") == "active"
+        elif method == "warning" and self._sent is not Sent.NOTHING:
+            yield warning(text_in(params, "message"))
+        elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
+            self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
+        if (method == "item/started" and self._sent is Sent.OFFERED
+                and text_in(params, "item", "clientId") == self._message_id):
+            self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
+            yield from map(warning, self._notes)
+            yield {"type": "turn.started"}
+        turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
+        if self._sent is Sent.TAKEN and turn_id == self._turn_id:
+            yield from self._of_our_turn(method, params)
+
+    def _of_our_turn(self, method: str, params: JsonObject) -> Events:
+        item, turn = object_in(params, "item"), object_in(params, "turn")
         if method in ("item/started", "item/completed"):
             if method == "item/completed":
                 self._commands.pop(text_in(item, "id"), None)
             elif text_in(item, "processId"):
                 self._commands[text_in(item, "id")] = text_in(item, "processId")
-            summary = item.get("summary")
+            summary, kind = item.get("summary"), snake_case(text_in(item, "type"))
             text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
-            kind = snake_case(text_in(item, "type"))
-            self._tell(method.replace("/", "."), item=dict(item, type=kind, text=text))
+            yield {"type": method.replace("/", "."), "item": dict(item, type=kind, text=text)}
         elif method == "turn/plan/updated":
-            self._tell("item.updated", item={"type": "todo_list", "items": [
-                {"text": text_in(step, "step"), "completed": text_in(step, "status") == "completed"}
-                for step in objects_in(params, "plan")]})
+            steps = [{"text": text_in(step, "step"), "completed": step.get("status") == "completed"}
+                     for step in objects_in(params, "plan")]
+            yield {"type": "item.updated", "item": {"type": "todo_list", "items": steps}}
         elif method == "thread/tokenUsage/updated":
             total = object_in(params, "tokenUsage", "total")
-            self._usage = {snake_case(name): count for name, count in total.items() if name != "totalTokens"}
+            total.pop("totalTokens", None)
+            self._usage = {snake_case(name): count for name, count in total.items()}
         elif method == "error":
-            self._tell("error", message=text_in(params, "error", "message"))
-        elif method == "turn/completed" and text_in(params, "turn", "status") == "completed":
-            self._tell("turn.completed", usage=self._usage)
+            yield {"type": "error", "message": text_in(params, "error", "message")}
         elif method == "turn/completed":
-            self._tell("turn.failed", error={"message": text_in(params, "turn", "error", "message") or
-                                             f"the turn was {text_in(params, 'turn', 'status')} there"})
+            self._sent, status = Sent.OVER, text_in(turn, "status")
+            if status == "completed":
+                yield {"type": "turn.completed", "usage": self._usage}
+            else:
+                words = text_in(turn, "error", "message") or f"the turn was {status} there"
+                yield {"type": "turn.failed", "error": {"message": words}}
 
-    def _tell(self, kind: str, **event: Any) -> None:
-        self._control.say(self._turn.fold(dict(event, type=kind)))
 
-
-# ----------------------------------------------------------------------------------------------------------
-# codex: a turn, by a process of its own or in a live session
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# codex: which of the two runs a turn
+# --------------------------------------------------------------------------------------------------
 
 
 class Codex:
-    """The Codex CLI of this machine. `run` may be called by any worker.
-
-    The lock guards `_runs` and `_closed`.
-    """
+    """The Codex CLI of this machine. Any worker may call `runs`."""
 
     def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-        """`locks_fd` gives the descriptor of the locks that shall last as long as a run."""
+        """`locks_fd` gives the descriptor of the locks that are to last as long as a run."""
         self._name, self._home = settings.codex, settings.codex_home
-        self._watch, self._locks_fd = watch_pipe(), locks_fd
-        self._lock = threading.Lock()
-        self._runs: List[Union[CodexRun, LiveRun]] = []
-        self._closed = False
+        self._pipe, self._locks_fd = watch_pipe(), locks_fd
 
-    def run(self, options: Options, prompt: str, turn: Turn, control: Control) -> None:
-        """Runs one turn to its end and folds it into `turn`; returns if it is a success.
+    def runs(self, options: Options, prompt: str) -> List[Run]:
+        """The ways to run a turn, each for when the one before raises SessionBusy.
 
-        Raises:
-            SessionBusy, RunFailure: the turn failed.
-            Stopped: the call was stopped before the turn ended.
+        Raises RunFailure.
         """
         codex = find_codex(self._name)
-        if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', options.cwd):
-            raise RunFailure(f"The directory {options.cwd} has characters that Windows command files take as "
-                             "their own; use another one, or set CODEX_BIN to codex.exe.")
-        if control.latest == "waiting":
-            control.say("Starts Codex")
-        try:
-            watch = () if self._watch is None else (self._watch, self._locks_fd())
-            run = CodexRun([codex] + exec_arguments(options), options.cwd, watch)
-        except (OSError, ValueError) as error:
-            raise RunFailure(f"Codex ({codex}) could not be started in {options.cwd}: {error}. Check whether "
-                             "it can in a terminal.") from None
-        try:
-            self._finish(run, prompt, turn, control)
-        except SessionBusy:
-            self._finish(LiveRun(self._home, options), prompt, turn, control)
-
-    def close(self, patience: float) -> None:
-        """Asks all runs to stop at once, and ends those that are still there after `patience` seconds."""
-        for name, limit in (("SIGINT", patience), ("SIGKILL", TICK)):
-            with self._lock:
-                self._closed = True
-                for run in self._runs:
-                    run.signal(name)
-            end = time.monotonic() + limit
-            while self._runs and time.monotonic() < end:
-                time.sleep(0.005)  # their workers sweep up
-
-    def _finish(self, run: Union[CodexRun, LiveRun], prompt: str, turn: Turn, control: Control) -> None:
-        with self._lock:
-            self._runs.append(run)
-            if self._closed:
-                control.stop("shutdown")
-                run.signal("SIGKILL")
-        try:
-            stderr, ending = run.finish(prompt.encode("utf-8"), turn, control)
-        finally:
-            with self._lock:
-                self._runs.remove(run)
-        turn.result(stderr, ending)
+        special = r'[&|<>^%!"\r\n]'
+        if codex.lower().endswith((".cmd", ".bat")) and re.search(special, options.cwd):
+            raise RunFailure(
+                f"The directory {options.cwd} has characters that Windows command files take as "
+                "their own; use another one, or set CODEX_BIN to codex.exe.")
+        watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+        runs: List[Run] = [CodexRun([codex] + exec_arguments(options), options.cwd,
+                                    prompt.encode("utf-8"), watch)]
+        if options.session_id:
+            runs.append(LiveRun(self._home, options, prompt))
+        return runs
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # sessions: who may use a session now
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -1476,7 +1709,7 @@ class Lines:
             with self._lock:
                 if call in self._lines[key][:self._capacity]:
                     return
-            call.say(reason)
+            call.progress.say(reason)
             call.pause(PROGRESS_SILENCE)
 
     def leave(self, key: str, call: Control) -> None:
@@ -1486,23 +1719,24 @@ class Lines:
             if call in line:
                 line.remove(call)
             for other in line[:self._capacity]:
-                other.wake()
+                other.deadline.wake()
             if not line:
                 self._lines.pop(key, None)
 
 
 class MachineLocks:
-    """Locks on sessions among the servers of this user on this machine.
+    """Locks on sessions among this user's servers on this machine.
 
-    They are locks on single bytes of one file in the Codex home, so they leave nothing that grows, and vanish
-    with their holder; on Linux with its watchers, so that a killed server's Codex is gone before another one
-    has its session. Each session has two: one for its use, and one for being the next to use it, so that two
-    servers with many calls take turns. Within a process, Lines see to it that nobody asks twice.
+    They are locks on single bytes of one file in the Codex home, so they leave nothing that grows.
+    They vanish with their holder; on Linux with its watchers, so that another server gets the
+    session of a killed one when its Codex is gone. Each session has two, one for its use and one
+    for being the next to use it, so that two servers with many calls take turns. Within a process,
+    Lines see to it that nobody asks twice.
     """
 
     def __init__(self, codex_home: str) -> None:
         self._path = os.path.join(codex_home, NAME + ".lock")
-        # A number below 10 for the watcher's shell, kept with something else until the file is opened there.
+        # A number below 10, as a Watch needs; kept by something else until the file is opened.
         self._fd = os.open(os.devnull, os.O_RDWR)
         self._lock = threading.Lock()  # guards _opened and _useless
         self._opened = self._useless = False
@@ -1518,10 +1752,12 @@ class MachineLocks:
         try:
             for byte in (use + 1, use):
                 while not self._lock_byte(byte, True):
-                    control.say(f"Waits for session {session_id}, which another server on this machine uses")
+                    control.progress.say(
+                        f"Waiting for session {session_id}, which another server on this machine "
+                        "is using")
                     control.pause(0.05)
         finally:
-            # Not taken, it is not given back either: unlocking concerns only this process.
+            # If it was not taken, this does no harm: unlocking concerns only this process.
             self._lock_byte(use + 1, False)
 
     def try_acquire(self, session_id: str) -> bool:
@@ -1556,9 +1792,54 @@ class MachineLocks:
                 return True  # no Codex home, so no session yet that anybody could use
             except OSError as error:
                 self._useless = True
-                log(f"{self._path} can't be used as a lock ({error.strerror}): this server goes on, but does "
-                    "not see whether another one on this machine uses the same session")
+                log(f"{self._path} cannot be used as a lock ({error.strerror}): this server goes "
+                    "on, but does not see whether another one here uses the same session")
                 return True
+
+
+class Place:
+    """One call's place in a session: joined by the reader, waited for and given back by the worker.
+
+    The place of a call that begins a session is in none until Codex has announced it.
+    """
+
+    def __init__(self, lines: Lines, locks: MachineLocks, session_id: Optional[str],
+                 control: Control) -> None:
+        self._lines, self._locks, self._control = lines, locks, control
+        self._session_id = session_id
+        self._locked = False
+        if session_id:
+            lines.join(session_id, control)
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave()
+
+    def wait(self) -> None:
+        """Waits until the call may use its session, if it names one. Raises Stopped."""
+        if self._session_id:
+            self._lines.wait(self._session_id, self._control,
+                             f"Waiting for an earlier call on session {self._session_id}")
+            self._locks.acquire(self._session_id, self._control)
+            self._locked = True
+
+    def take(self, session_id: str) -> None:
+        """Takes a session that has just begun, so that the next call on it waits."""
+        if session_id != self._session_id:
+            self.leave()
+            self._session_id = session_id
+            self._lines.join(session_id, self._control)
+            self._locked = self._locks.try_acquire(session_id)
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        if self._session_id:
+            if self._locked:
+                self._locks.release(self._session_id)
+            self._lines.leave(self._session_id, self._control)
+            self._session_id, self._locked = None, False
 
 
 def session_directory(codex_home: str, session_id: str) -> Optional[str]:
@@ -1567,24 +1848,26 @@ def session_directory(codex_home: str, session_id: str) -> Optional[str]:
 
     name = f"rollout-*-{session_id}.jsonl"
     try:
-        path = glob.glob(os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", name))[0]
+        path = glob.glob(
+            os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", name))[0]
         with open(path, "rb") as file:
-            return text_in(load_json(file.readline(8 << 20).decode("utf-8")), "payload", "cwd") or None
+            first = load_json(file.readline(8 << 20).decode("utf-8"))
+            return text_in(first, "payload", "cwd") or None
     except (OSError, IndexError, ValueError):
         return None
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # prompts: the attribution line and the text of each tool
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-#: Codex's session picker shows 96 characters of a first message on 120 columns. An attribution of at most 55
-#: leaves 40 to tell sessions apart, so it gives way where client, tool and origin are long.
+#: Codex's session picker shows 96 characters of a first message on 120 columns. An attribution of
+#: at most 55 leaves 40 to tell sessions apart, so it gives way where its parts are long.
 ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-    """The line that tells Codex, and a person in the picker, which AI agent sent a message, and how."""
+    """The line that tells Codex, and a person in the picker, which agent sent a message and how."""
     client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
     layout = "AI agent %s MCP %s/%s:"
     if len(layout % (client, origin, tool)) > ATTRIBUTION_LENGTH:
@@ -1596,26 +1879,28 @@ def attribution(client: str, tool: str, origin: str) -> str:
 
 
 REVIEWER = """\
-You are a strict, independent reviewer for the AI agent that sent this. Your reader is that agent, not a \
-person: be direct and specific, without praise.
-- Look at the repository in the working directory yourself. Do not trust the summary: check its claims \
-against the files, the history and, where that is possible without writing, the tests.
+You are a strict, independent reviewer for the AI agent that sent this. Your reader is that agent, \
+not a person: be direct and specific, without praise.
+- Look at the repository in the working directory yourself. Do not trust the summary: check its \
+claims against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
 - First line: the verdict, %s, with the one reason that decides.
-- Then list what blocks (it must change first) apart from what is only advice. Leave out a list that is empty.
-- Name what is missing, risky, unclear or untested, each with file and line where you can, and say what \
-would settle it.
+- Then list what blocks (it must change first), separately from what is only advice. Leave out a \
+list that is empty.
+- Name what is missing, risky, unclear or untested, each with file and line where you can, and say \
+what would settle it.
 - Write in the language of the request above."""
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # tools: schemas, checked arguments, a turn to a tool result
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Tool(NamedTuple):
-    """One tool. `texts` are its own arguments in the order of the prompt (name, description, whether it must
-    be given, heading in the prompt), `output` its text in answers; one with a `task` reviews.
+    """One tool. `texts` are its own arguments in the order of the prompt (name, description,
+    whether it is required, heading in the prompt), `output` its text in answers. One with a `task`
+    reviews.
     """
 
     name: str
@@ -1626,99 +1911,107 @@ class Tool(NamedTuple):
     task: str = ""
 
     def prompt(self, arguments: JsonObject) -> str:
-        """The request itself first, where the picker shows it, then the parts that are not empty."""
+        """The request first, where the picker shows it, then the parts that are not empty."""
         if not self.task:
             return arguments["prompt"]
         parts = [(heading, arguments.get(name, "").strip()) for name, _, _, heading in self.texts]
         parts.append(("Your task", self.task))
-        return "\n\n".join(f"# {heading}\n{text}" if heading else text for heading, text in parts if text)
+        return "\n\n".join(
+            f"# {heading}\n{text}" if heading else text for heading, text in parts if text)
 
 
-CARRY_ON = (" The answer has session_id: pass it to the next call, of any of the codex tools, to go on in "
-            "the same conversation; leave it out to begin a new one. Give resume_command to the user, who "
-            "can open the same conversation in a terminal with it. A turn can take minutes.")
+CARRY_ON = (
+    " The answer has session_id: pass it to the next call of any codex tool to continue the same "
+    "conversation, or leave it out to begin a new one. Give resume_command to the user, who can "
+    "open the same conversation in a terminal with it. A turn can take minutes.")
 
 TOOLS = (
     Tool("codex_chat", "Ask Codex",
-         "Send a message to OpenAI's Codex, a second coding agent that can read the repository and run "
-         "commands there, and get its reply: a second opinion, an investigation, a discussion, or work on "
-         "files if the sandbox allows it. To have a plan or a finished change reviewed, take "
-         "codex_guard_plan or codex_guard_final instead." + CARRY_ON,
-         (("prompt", "The message to Codex, with all that it needs to know and cannot read in the working "
-           "directory.", True, ""),),
+         "Send a message to OpenAI's Codex, a second coding agent that can read the repository and "
+         "run commands there, and get its reply: a second opinion, an investigation, a discussion, "
+         "or work on files if the sandbox allows it. To have a plan or a finished change reviewed, "
+         "use codex_guard_plan or codex_guard_final instead." + CARRY_ON,
+         (("prompt", "The message to Codex, with everything that it needs to know and cannot read "
+           "in the working directory.", True, ""),),
          ("reply", "Codex's reply.")),
     Tool("codex_guard_plan", "Have Codex criticise a plan",
-         "Before you start work that is not trivial: Codex checks the plan against the repository as a "
-         "strict, independent reviewer and says whether to go on, what blocks, and what is missing, risky or "
-         "unclear. It edits nothing." + CARRY_ON,
+         "Before you start work that is not trivial: Codex checks the plan against the repository "
+         "as a strict, independent reviewer and says whether to go on, what blocks, and what is "
+         "missing, risky or unclear. It edits nothing." + CARRY_ON,
          (("requirements", "What is to be achieved, as the user asked for it.", True, ""),
           ("plan", "The plan: steps, files, decisions, how it will be tested.", True,
            "The plan to criticise, before any work starts"),
           ("constraints", "What must hold or must not be touched.", False, "Constraints")),
          ("critique", "Codex's criticism; its first line says whether to go on."),
-         REVIEWER % '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start the work'),
+         REVIEWER % '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start'),
     Tool("codex_guard_final", "Have Codex review a change",
-         "Before you tell the user that work is done: Codex reviews the change in the repository as a "
-         "strict, independent reviewer and says whether it is done, what blocks, and what is missing, risky "
-         "or untested. It edits nothing. Pass the session_id of the plan's check, so that it knows the plan."
-         + CARRY_ON,
+         "Before you tell the user that work is done: Codex reviews the change in the repository "
+         "as a strict, independent reviewer and says whether it is done, what blocks, and what is "
+         "missing, risky or untested. It edits nothing. Pass the session_id of the plan's review, "
+         "so that it knows the plan." + CARRY_ON,
          (("change_summary", "What was changed and why, with the files.", True, ""),
           ("test_results", "Which checks were run and what they printed.", False,
            "Test results, as the agent reports them"),
           ("open_questions", "What you are not sure of.", False, "Open questions")),
          ("review", "Codex's review; its first line says whether the change is done."),
          "Review this change before it is called done. " + REVIEWER % (
-             '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may say done')),
+             '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may '
+             "say that the work is done")),
 )
 
 INSTRUCTIONS = """\
-A second opinion from OpenAI's Codex CLI, in real Codex sessions that the user can open in a terminal.
-1. Before work that is not trivial, call codex_guard_plan with requirements and plan; mend what blocks.
-2. Before you say that it is done, call codex_guard_final with the same session_id; mend what blocks.
+A second opinion from OpenAI's Codex CLI, in real sessions that the user can open in a terminal.
+1. Before work that is not trivial, call codex_guard_plan with requirements and plan; fix what \
+blocks.
+2. Before you say that it is done, call codex_guard_final with the same session_id; fix what blocks.
 3. For anything else, call codex_chat.
-Keep the session_id of an answer and pass it to the next call on the same matter. Show the user the \
-resume_command: it continues that conversation in a terminal, and you can go on in it afterwards."""
+Keep the session_id of an answer and pass it to the next call on the same matter. Show the user \
+the resume_command: it continues that conversation in a terminal, and you can go on in it \
+afterwards."""
 
 
 #: Arguments of all tools: name, pattern, description, which begins with what is right.
 COMMON_ARGUMENTS = (
-    ("session_id", f"^{UUID}$", "The UUID of the session to continue, from an earlier answer. Without it a "
-     "new one begins."),
-    ("cwd", r"^(/|[A-Za-z]:[\\/]|\\\\)", "The absolute path of an existing directory for Codex to work in. "
-     "Without it: the session's own, or for a new session the server's."),
-    ("model", "^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$", "The name of a model, for this call alone. Without "
-     "it the user's Codex configuration rules."),
-    ("reasoning_effort", "^[a-z][a-z0-9_-]{0,31}$", "A reasoning effort that the model knows, such as low, "
-     "medium, high or xhigh, for this call alone. Without it the user's Codex configuration rules."),
+    ("session_id", f"^{UUID}$", "The UUID of the session to continue, from an earlier answer. "
+     "Without it a new one begins."),
+    ("cwd", r"^(/|[A-Za-z]:[\\/]|\\\\)", "The absolute path of an existing directory for Codex to "
+     "work in. Without it: the session's own, or for a new session the server's."),
+    ("model", "^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$", "The name of a model, for this call "
+     "alone. Without it the user's Codex configuration applies."),
+    ("reasoning_effort", "^[a-z][a-z0-9_-]{0,31}$", "A reasoning effort that the model knows, such "
+     "as low, medium, high or xhigh, for this call alone. Without it the user's Codex "
+     "configuration applies."),
 )
 
 
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
-    """The sandbox to ask Codex for. Reviews are read-only, unless the operator said that there is none."""
+    """The sandbox to ask Codex for. Reviews are read-only, unless the operator set none at all."""
     if tool.task:
         return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
     return asked or settings.sandbox
 
 
 def input_schema(tool: Tool, settings: Settings) -> JsonObject:
-    """The JSON Schema (2020-12) of a tool's arguments. Each description begins with what is right."""
+    """The JSON Schema (2020-12) of a tool's arguments. Descriptions begin with what is right."""
     properties: JsonObject = {}
     for name, text, required, _ in tool.texts:
         properties[name] = {"type": "string", "description": text}
         if required:
             properties[name]["pattern"] = r"\S"
     if not tool.task:
-        most = SANDBOXES.index(settings.sandbox or "workspace-write")
+        allowed = SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]
+        default = settings.sandbox or (
+            "as the user's Codex configuration says, read-only if it says nothing")
         properties["sandbox"] = {
-            "type": "string", "enum": list(SANDBOXES[:most + 1]),
-            "description": "What Codex may do with files in this turn. Without it: %s." % (
-                settings.sandbox or "as the user's Codex configuration says, read-only if it says nothing")}
+            "type": "string", "enum": list(allowed),
+            "description": f"What Codex may do with files in this turn. Without it: {default}."}
     for name, pattern, description in COMMON_ARGUMENTS:
         properties[name] = {"type": "string", "pattern": pattern, "description": description}
     properties["timeout_ms"] = {
         "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
-        "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the call gives "
-                       f"up, its wait for the session included. Without it: {settings.timeout_ms}."}
+        "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the "
+                       "call gives up, the wait for the session included. Without it: "
+                       f"{settings.timeout_ms}."}
     return {"type": "object", "properties": properties, "additionalProperties": False,
             "required": [name for name, _, required, _ in tool.texts if required]}
 
@@ -1727,12 +2020,16 @@ def output_schema(tool: Tool) -> JsonObject:
     """The JSON Schema (2020-12) of a successful answer's `structuredContent`."""
     name, text = tool.output
     return {"type": "object", "required": ["session_id", name, "resume_command"], "properties": {
-        "session_id": {"type": "string", "description": "The session; pass it to the next call on it."},
+        "session_id": {"type": "string",
+                       "description": "The session; pass it to the next call on it."},
         name: {"type": "string", "description": text},
-        "resume_command": {"type": "string", "description": "Opens the session in a terminal; for the user."},
-        "usage": {"type": "object", "description": "Tokens as Codex reported them: of the session so far, or "
-                                                   "with old versions of the turn."},
-        "warnings": {"type": "array", "items": {"type": "string"}, "description": "What Codex warned of."}}}
+        "resume_command": {"type": "string",
+                           "description": "Opens the session in a terminal; for the user."},
+        "usage": {"type": "object",
+                  "description": "Tokens as Codex reported them, cumulative over the session; with "
+                                 "old versions those of the turn."},
+        "warnings": {"type": "array", "items": {"type": "string"},
+                     "description": "What Codex warned of."}}}
 
 
 def describe_tools(settings: Settings) -> List[JsonObject]:
@@ -1743,13 +2040,14 @@ def describe_tools(settings: Settings) -> List[JsonObject]:
         described.append({
             "name": tool.name, "title": tool.title, "description": tool.description,
             "inputSchema": input_schema(tool, settings), "outputSchema": output_schema(tool),
-            "annotations": {"title": tool.title, "readOnlyHint": not writes, "destructiveHint": writes,
-                            "idempotentHint": False, "openWorldHint": True}})
+            "annotations": {"title": tool.title, "readOnlyHint": not writes,
+                            "destructiveHint": writes, "idempotentHint": False,
+                            "openWorldHint": True}})
     return described
 
 
 def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
-    """Checks arguments by a tool's input schema. Raises RunFailure, which says what is wrong and right."""
+    """Checks arguments by a tool's input schema. Raises RunFailure: what is wrong and right."""
     problems, properties = [], schema["properties"]
     for name in arguments:
         if name not in properties:
@@ -1766,17 +2064,20 @@ def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
             continue
         if rule["type"] == "integer":
             whole = isinstance(value, int) or isinstance(value, float) and value.is_integer()
-            good = whole and not isinstance(value, bool) and rule["minimum"] <= value <= rule["maximum"]
+            good = (whole and not isinstance(value, bool)
+                    and rule["minimum"] <= value <= rule["maximum"])
         else:
-            good = isinstance(value, str) and value in rule.get("enum", [value]) and (
-                re.search(rule.get("pattern", "").replace("$", r"\Z"), value) is not None)
+            pattern = rule.get("pattern", "").replace("$", r"\Z")
+            good = (isinstance(value, str) and value in rule.get("enum", [value])
+                    and re.search(pattern, value) is not None)
         if not good:
             kind = ("an integer" if rule["type"] == "integer" else
                     "a non-empty string" if rule.get("pattern") == r"\S" else "a string")
             right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
             problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
             if name == "sandbox" and value in SANDBOXES:
-                problems.append("more than that is for this server's operator to allow (CODEX_MCP_SANDBOX)")
+                problems.append(
+                    "only this server's operator can allow more than that (CODEX_MCP_SANDBOX)")
     if problems:
         raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
 
@@ -1800,32 +2101,38 @@ def success(tool: Tool, turn: Turn) -> JsonObject:
             "structuredContent": structured}
 
 
-def failure(text: str, turn: Optional[Turn] = None) -> JsonObject:
-    """The result of a call that failed: text alone, with the session if one is known."""
+def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = None) -> JsonObject:
+    """The result of a call that failed: text alone, with the session if it can be continued."""
     parts = [text]
-    if turn is not None and turn.reply:
-        parts.append("The last that Codex said in this turn:\n" + turn.reply)
-    if turn is not None and not turn.lost and (turn.session_id or turn.expected):
-        parts.append(footer(turn.session_id or turn.expected or ""))
+    if reply:
+        parts.append("The last that Codex said in this turn:\n" + reply)
+    if session_id:
+        parts.append(footer(session_id))
     return {"content": [{"type": "text", "text": "\n\n".join(parts)}], "isError": True}
 
 
-class Call(NamedTuple):
-    """One checked call, in line for its session if it names one; `held` are the sessions it has locked."""
+class Call:
+    """One checked call, with its place in its session."""
 
-    tool: Tool
-    arguments: JsonObject
-    session_id: Optional[str]
-    prompt: str
-    timeout_s: float
-    control: Control
-    held: List[str]
+    def __init__(self, tool: Tool, arguments: JsonObject, prompt: str, timeout_s: float,
+                 control: Control, place: Place) -> None:
+        self.tool, self.arguments, self.prompt = tool, arguments, prompt
+        self.timeout_s, self.control, self.place = timeout_s, control, place
+        self.session_id = arguments.get("session_id", "").lower() or None
+        #: The turn of the latest attempt.
+        self.turn = Turn(self.session_id)
+
+    def failure(self, error: RunFailure) -> JsonObject:
+        """The result, if the call ends with `error`."""
+        session_id = None if isinstance(error, SessionLost) else (
+            self.turn.session_id or self.session_id)
+        return failure(str(error), self.turn.reply, session_id)
 
 
 class ToolRunner:
-    """Turns tool calls into turns of Codex. `accept` is for the reader alone, `perform` for workers.
+    """Turns tool calls into turns of Codex. `accept` is for the reader, `perform` for workers.
 
-    The lock guards `_calls` and `_directories`.
+    The lock of `_changed` guards `_calls`, `_closed` and `_directories`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -1833,238 +2140,258 @@ class ToolRunner:
         self._locks = MachineLocks(settings.codex_home)
         self._codex = Codex(settings, self._locks.fd)
         self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._calls = 0
+        self._closed = False
         self._directories: Dict[str, str] = {}
         self._nested: Optional[bool] = None
 
     def accept(self, tool: Tool, arguments: JsonObject, client: str,
                send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place in line, until `perform` or `abandon`. Raises RunFailure."""
+        """Checks a call and takes its place, until `perform` or `abandon`. Raises RunFailure."""
         if self._settings.problems:
-            raise RunFailure(f"This server is not set up right: {'; '.join(self._settings.problems)}. The "
-                             "operator sets this in the environment of the server.")
+            raise RunFailure(
+                f"This server is misconfigured: {'; '.join(self._settings.problems)}. The operator "
+                "sets this in the environment of the server.")
         check_arguments(input_schema(tool, self._settings), arguments)
         if self._nested is None:
-            self._nested = started_by_codex(MARKER)
+            self._nested = inside(MARKER)
         if self._nested:
-            raise RunFailure(f"You are the Codex that {NAME} itself started: a call from here would start "
-                             "another Codex, and so on without end. Answer with what you can do yourself.")
-        session_id = arguments.get("session_id", "").lower() or None
+            raise RunFailure(
+                f"You are the Codex that {NAME} itself started: a call from here would start "
+                "another Codex, and so on without end. Answer with what you can do yourself.")
         timeout_s = arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
         first = attribution(client, tool.name, self._settings.origin)
         prompt = first + "\n" + well_formed(tool.prompt(arguments))
-        call = Call(tool, arguments, session_id, prompt, timeout_s, Control(timeout_s, send), [])
-        with self._lock:
+        control = Control(Deadline(timeout_s), Progress(send))
+        with self._changed:
             if self._calls >= MAX_CALLS:
-                raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running. Wait for "
-                                 "answers before you send more.")
+                raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running. "
+                                 "Wait for answers before you send more.")
             self._calls += 1
-        if session_id:
-            self._sessions.join(session_id, call.control)
-        return call
+        session_id = arguments.get("session_id", "").lower() or None
+        place = Place(self._sessions, self._locks, session_id, control)
+        return Call(tool, arguments, prompt, timeout_s, control, place)
 
     def perform(self, call: Call) -> Tuple[JsonObject, str, Optional[str]]:
         """Runs a call to its end: the tool result, a word for the log, the session if known."""
-        turn = Turn(call.session_id, lambda session_id: self._opened(session_id, call))
         try:
-            if call.session_id:
-                self._sessions.wait(call.session_id, call.control,
-                                    f"Waits for an earlier call on session {call.session_id}")
-                self._locks.acquire(call.session_id, call.control)
-                call.held.append(call.session_id)
-            self._run(call, self._options(call), turn)
-            return success(call.tool, turn), "ok", turn.session_id
+            call.place.wait()
+            self._run(call, self._options(call))
+            result, ending = success(call.tool, call.turn), "ok"
         except RunFailure as error:
-            return failure(str(error), turn), "failed", turn.session_id or call.session_id
+            result, ending = call.failure(error), "failed"
         except Stopped as stop:
-            then = ("Codex was stopped; what it did so far stays in the session. Call again with this "
-                    "session_id to go on, with a larger timeout_ms." if turn.begun else
-                    "Codex had not begun. Call again later, or with a larger timeout_ms.")
-            seen = one_line(call.control.latest, 200)
-            return failure(f"No answer within {call.timeout_s:g} s (timeout_ms). The last that was seen: "
-                           f"{seen}. {then}", turn), str(stop), turn.session_id or call.session_id
+            then = ("Codex had not begun. Call again later, or with a larger timeout_ms."
+                    if call.turn.state is State.WAITING else
+                    "Codex was stopped; what it did so far stays in the session. Call again with "
+                    "this session_id to go on, with a larger timeout_ms.")
+            seen = one_line(call.control.progress.latest, 200)
+            result = call.failure(RunFailure(
+                f"No answer within {call.timeout_s:g} s (timeout_ms). The last that was seen: "
+                f"{seen}. {then}"))
+            ending = stop.reason.value
         finally:
-            self.abandon(call, turn.session_id)
+            self.abandon(call)
+        return result, ending, call.turn.session_id or call.session_id
 
-    def abandon(self, call: Call, session_id: Optional[str] = None) -> None:
-        """Gives back all places of a call, among them that on the session which it has opened."""
-        for held in call.held:
-            self._locks.release(held)
-        self._sessions.leave(session_id or call.session_id or "", call.control)
-        with self._lock:
+    def abandon(self, call: Call) -> None:
+        """Gives back all places of a call."""
+        call.place.leave()
+        with self._changed:
             self._calls -= 1
+            self._changed.notify_all()
 
     def close(self, patience: float) -> None:
-        """Stops every Codex within about `patience` seconds."""
-        self._codex.close(patience)
+        """Lets no further run start, and waits up to `patience` seconds for the calls to end."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: self._calls == 0, patience)
 
-    def _opened(self, session_id: str, call: Call) -> None:
-        """Hears the session of a call. A new one is taken for it, so that the next call on it waits."""
-        if call.session_id is None:
-            with self._lock:
-                if len(self._directories) >= 1000:  # Codex's session files tell those that are forgotten
-                    self._directories.clear()
-                self._directories[session_id] = call.arguments.get("cwd") or self._settings.cwd
-            self._sessions.join(session_id, call.control)
-            if self._locks.try_acquire(session_id):
-                call.held.append(session_id)
-        call.control.say(f"Codex works in session {session_id} (codex resume {session_id})", at_once=True)
+    def _run(self, call: Call, options: Options) -> None:
+        """The turn itself, tried again while its session is open elsewhere.
 
-    def _run(self, call: Call, options: Options, turn: Turn) -> None:
-        """The turn itself, tried again while its session is open elsewhere. Raises what Codex.run raises."""
-        pause, why = 0.5, ""
+        Raises RunFailure, Stopped.
+        """
+        pause, why, control = 0.5, "", call.control
         try:
             while True:
-                self._processes.join("", call.control)
+                self._processes.join("", control)
                 try:
-                    self._processes.wait("", call.control, "Waits: as many Codex processes run as may "
-                                                           "(CODEX_MCP_MAX_PARALLEL)")
-                    return self._codex.run(options, call.prompt, turn, call.control)
-                except SessionBusy as busy:
-                    why = str(busy)
+                    self._processes.wait("", control, "Waiting: as many Codex processes are "
+                                                      "running as CODEX_MCP_MAX_PARALLEL allows")
+                    for run in self._codex.runs(options, call.prompt):
+                        try:
+                            return self._drive(run, call)
+                        except SessionBusy as busy:
+                            why = str(busy)
                 finally:
-                    self._processes.leave("", call.control)
-                call.control.say(f"Waits for session {turn.expected}, which is open elsewhere")
-                call.control.pause(pause)
+                    self._processes.leave("", control)
+                control.progress.say(
+                    f"Waiting for session {call.session_id}, which is open elsewhere")
+                control.pause(pause)
                 pause = min(pause * 2, 15.0)
         except Stopped as stop:
-            if not why or turn.begun or str(stop) != "timeout":
+            begun = call.turn.state is not State.WAITING
+            if not why or begun or stop.reason is not Reason.TIMEOUT:
                 raise
-        raise RunFailure("The session is open elsewhere, most likely in a `codex resume` window, and was not "
-                         f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call "
-                         "again, with a larger timeout_ms; or ask the user to close it, and call again a "
-                         "minute after; or begin a new session by leaving session_id out.")
+        raise RunFailure(
+            "The session is open elsewhere, most likely in a `codex resume` window, and was not "
+            f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again, "
+            "with a larger timeout_ms; or ask the user to close it, and call again a minute later; "
+            "or begin a new session by leaving session_id out.")
+
+    def _drive(self, run: Run, call: Call) -> None:
+        """One attempt: folds a run into a turn of its own; returns if that is a success.
+
+        Raises SessionBusy, RunFailure, Stopped.
+        """
+        call.turn = turn = Turn(call.session_id)
+        progress, over = call.control.progress, None  # type: Progress, Optional[float]
+        progress.say("Starting Codex")
+        events: Any = run.events()
+        try:
+            if self._closed:
+                raise Stopped(Reason.SHUTDOWN)
+            for event in events:
+                if event is not None:
+                    text, known = turn.fold(event), turn.session_id
+                    if event["type"] == "thread.started" and known:
+                        self._opened(known, call)
+                    progress.say(text)
+                    done = turn.state is State.COMPLETED
+                    run.ladder = FINISHED if done else STOP
+                elif turn.state in (State.WAITING, State.RUNNING):
+                    over = None
+                    call.control.check()
+                elif over is None:
+                    over = time.monotonic()
+                elif time.monotonic() > over + LEAVE:
+                    break
+        except RunFailure:
+            run.ladder = REFUSED
+            raise
+        except Stopped as stop:
+            run.ladder = LEAVING if stop.reason is Reason.SHUTDOWN else STOP
+            events.close()
+            late = run.timed_out() if stop.reason is Reason.TIMEOUT else None
+            raise late or stop from None
+        finally:
+            events.close()
+        turn.result()
+
+    def _opened(self, session_id: str, call: Call) -> None:
+        """Takes note of the session that Codex has announced."""
+        if call.session_id is None:
+            with self._changed:
+                if len(self._directories) >= 1000:  # Codex's session files tell those forgotten
+                    self._directories.clear()
+                self._directories[session_id] = call.arguments.get("cwd") or self._settings.cwd
+            call.place.take(session_id)
+        call.control.progress.say(
+            f"Codex is working in session {session_id} (codex resume {session_id})", at_once=True)
 
     def _options(self, call: Call) -> Options:
         arguments, session_id = call.arguments, call.session_id
         where, cwd = "cwd", arguments.get("cwd")
         if cwd is None and session_id:
             where = "the directory in which this session was started"
-            with self._lock:
+            with self._changed:
                 cwd = self._directories.get(session_id)
             cwd = cwd or session_directory(self._settings.codex_home, session_id)
         if cwd is None:
             where, cwd = "the working directory of this server", self._settings.cwd
         if not os.path.isabs(cwd) or not os.path.isdir(cwd):
-            raise RunFailure(f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is not an existing "
-                             "directory. Give another one as cwd.")
+            raise RunFailure(f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is not "
+                             "an existing directory. Give another one as cwd.")
         return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
                        turn_sandbox(call.tool, arguments.get("sandbox"), self._settings))
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # server: both protocol eras, requests in flight, cancellation, progress, shutdown
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 META = "io.modelcontextprotocol/"
 SERVER_INFO = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
 CAPABILITIES: JsonObject = {"tools": {}}
-#: Milliseconds for which a client may keep the list of tools: it changes only with the server's environment.
+#: Milliseconds for which a client may keep the list of tools, which changes only with the server's
+#: environment.
 LIST_TTL_MS = 300_000
 
-Respond = Callable[[Optional[JsonObject]], None]
+Answer = Callable[[JsonObject], None]
 
 
 class Request(NamedTuple):
-    """A tool call in flight. `answer` takes its result, or None if it gets none."""
+    """A tool call in flight. `answer` takes its result."""
 
     id: RequestId
-    answer: Respond
-    control: Control
-
-
-class Batch:
-    """Collects the responses to a batch (2025-03-26), and sends them as one when the last is there."""
-
-    def __init__(self, count: int, send: Callable[[Any], None]) -> None:
-        self._missing, self._send = count, send
-        self._lock = threading.Lock()
-        self._responses: List[JsonObject] = []
-
-    def respond(self, response: Optional[JsonObject]) -> None:
-        """Takes one response; None for a message that has none."""
-        with self._lock:
-            self._missing -= 1
-            if response is not None:
-                self._responses.append(response)
-            if self._missing == 0 and self._responses:
-                self._send(self._responses)
+    answer: Answer
+    deadline: Deadline
 
 
 class Server:
     """MCP. `receive` is for the reader alone.
 
-    Messages of the modern era are served by their own `_meta`; the others by what `initialize` settled.
-    The lock guards `_in_flight`: who takes a request out, by answering or cancelling, has the last word.
+    Messages of the modern era are served by their own `_meta`, the others by what `initialize`
+    said.
+    The lock guards `_in_flight`: who takes a request out, by answering or cancelling, has the last
+    word.
     """
 
     def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
         self._runner = ToolRunner(settings)
         self._tools = describe_tools(settings)
         self._send = send
-        self._revision = self._client = ""
+        self._client = ""  # its name, of the legacy era
         self._lock = threading.Lock()
         self._in_flight: Dict[RequestId, Request] = {}
 
     def receive(self, line: Optional[bytes]) -> None:
         """Takes one line from the client, None for one that was too long. Never raises."""
+        request_id, notification = None, False
         try:
             if line is None:
-                raise ProtocolError(INVALID_REQUEST, f"Invalid request: a line of over {MAX_MESSAGE} bytes")
+                raise invalid_request(f"a line of over {MAX_MESSAGE} bytes")
             value = decode_line(line)
-            if not isinstance(value, list):
-                return self._receive_value(value, self._respond)
-            if self._revision != BATCH_REVISION or not value:
-                what = "an empty batch" if not value else "only MCP 2025-03-26 has batches"
-                raise ProtocolError(INVALID_REQUEST, f"Invalid request: {what}")
-            batch = Batch(len(value), self._send)
-            for one in value:
-                self._receive_value(one, batch.respond)
+            if is_id(value_in(value, "id")):
+                request_id = value["id"]
+            notification = isinstance(value, dict) and "id" not in value
+            message = read_message(value)
+            if message is None:
+                return
+            if message.id is None:
+                if message.method == "notifications/cancelled":
+                    self._cancel(message.params.get("requestId"))
+                return
+            if message.id in self._in_flight:
+                request_id = None  # it would be taken for the answer to the first request
+                raise invalid_request(
+                    f"a request with the id {quoted(message.id)} is still in flight")
+            self._dispatch(message)
         except ProtocolError as error:
-            self._send(error.response(None))
+            if request_id in self._in_flight:
+                request_id = None
+            if not (notification and error.body["code"] == INVALID_PARAMS):
+                self._send(error.response(request_id))
+        except Exception as error:  # a fault of this server must cost no more than one message
+            log(f"internal error: {error!r}")
+            self._send(
+                ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id))
 
     def close(self, patience: float) -> None:
-        """Stops all calls within about `patience` seconds. They get no answer: the client is leaving."""
+        """Stops all calls within `patience` seconds. They get no answer: the client is leaving."""
         with self._lock:
             requests = list(self._in_flight.values())
             self._in_flight.clear()
         for request in requests:
-            request.control.stop("shutdown")
+            request.deadline.stop(Reason.SHUTDOWN)
         self._runner.close(patience)
 
-    def _respond(self, response: Optional[JsonObject]) -> None:
-        if response is not None:
-            self._send(response)
-
-    def _receive_value(self, value: Any, respond: Respond) -> None:
-        """Takes one message; `respond` is called once for it, sooner or later."""
-        found = value.get("id") if isinstance(value, dict) else None
-        request_id = found if is_id(found) else None
-        try:
-            message = read_message(value)
-            if message is None or message.id is None:
-                if message is not None and message.method == "notifications/cancelled":
-                    self._cancel(message.params.get("requestId"))
-                return respond(None)
-            if message.id in self._in_flight:
-                raise ProtocolError(INVALID_REQUEST, "Invalid request: a request with the id "
-                                    f"{quoted(message.id)} is still in flight")
-            self._dispatch(message, respond)
-        except ProtocolError as error:
-            if request_id in self._in_flight:
-                request_id = None  # under this one it would be taken for the answer to the first request
-            is_notification = isinstance(value, dict) and "id" not in value and (
-                error.body["code"] == INVALID_PARAMS)
-            respond(None if is_notification else error.response(request_id))
-        except Exception as error:  # a fault of this server must cost no more than this one message
-            log(f"internal error: {error!r}")
-            respond(ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id))
-
-    def _dispatch(self, message: Message, respond: Respond) -> None:
+    def _dispatch(self, message: Message) -> None:
         meta = message.params.get("_meta", {})
         if not isinstance(meta, dict):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "_meta" must be an object')
+            raise invalid_params('"_meta" must be an object')
         modern = message.method == "server/discover" or message.method != "initialize" and any(
             META + name in meta for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
         client = self._client
@@ -2072,58 +2399,61 @@ class Server:
             self._check_modern(meta)
             client = text_in(meta, META + "clientInfo", "name")
 
-        def answer(result: Optional[JsonObject]) -> None:
-            if result is None:
-                return respond(None)
+        def answer(result: JsonObject) -> None:
             if modern:
-                result = dict(result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
-            respond({"jsonrpc": "2.0", "id": message.id, "result": result})
+                result = dict(
+                    result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
+            self._send({"jsonrpc": "2.0", "id": message.id, "result": result})
 
         cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
         if message.method == "tools/call":
             self._call_tool(message, meta, client, answer)
         elif message.method == "tools/list":
             if message.params.get("cursor") is not None:
-                raise ProtocolError(INVALID_PARAMS, "Invalid params: there is one page, without cursor")
+                raise invalid_params("there is one page, without cursor")
             answer(dict(cacheable, tools=self._tools))
         elif message.method == "server/discover":
-            answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS), capabilities=CAPABILITIES,
-                        instructions=INSTRUCTIONS))
+            answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS),
+                        capabilities=CAPABILITIES, instructions=INSTRUCTIONS))
         elif message.method == "initialize":
-            answer({"protocolVersion": self._initialize(message.params), "capabilities": CAPABILITIES,
-                    "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS})
+            answer({"protocolVersion": self._initialize(message.params),
+                    "capabilities": CAPABILITIES, "serverInfo": SERVER_INFO,
+                    "instructions": INSTRUCTIONS})
         elif message.method == "ping" and not modern:
             answer({})
         else:
-            raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(message.method, 100)}")
+            raise ProtocolError(
+                METHOD_NOT_FOUND, f"Method not found: {one_line(message.method, 100)}")
 
     def _check_modern(self, meta: JsonObject) -> None:
         needed = (("protocolVersion", str, "a string"), ("clientCapabilities", dict, "an object"))
         for name, kind, what in needed:
             if not isinstance(meta.get(META + name), kind):
-                raise ProtocolError(INVALID_PARAMS, f'Invalid params: "_meta" needs "{META}{name}", {what}')
+                raise invalid_params(f'"_meta" needs "{META}{name}", {what}')
             if name == "protocolVersion" and meta[META + name] not in MODERN_REVISIONS:
                 raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
                     "supported": list(MODERN_REVISIONS), "requested": meta[META + name]})
 
     def _initialize(self, params: JsonObject) -> str:
-        """Settles the legacy revision: the client's, or the newest if this server does not know that."""
+        """Settles the legacy revision: the client's, or the newest if this server lacks that."""
         wanted = params.get("protocolVersion")
         if not isinstance(wanted, str):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "protocolVersion" must be a string')
-        self._revision = wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
+            raise invalid_params('"protocolVersion" must be a string')
         self._client = text_in(params, "clientInfo", "name")
-        return self._revision
+        return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
 
-    def _call_tool(self, message: Message, meta: JsonObject, client: str, answer: Respond) -> None:
-        """Takes a tool call: a refusal is answered at once, all else by a worker. Raises ProtocolError."""
+    def _call_tool(self, message: Message, meta: JsonObject, client: str, answer: Answer) -> None:
+        """Takes a tool call: answers a refusal at once, leaves all else to a worker.
+
+        Raises ProtocolError.
+        """
         name, arguments = message.params.get("name"), message.params.get("arguments", {})
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
             known = ", ".join(tool.name for tool in TOOLS)
             raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
         if not isinstance(arguments, dict):
-            raise ProtocolError(INVALID_PARAMS, 'Invalid params: "arguments" must be an object')
+            raise invalid_params('"arguments" must be an object')
         assert message.id is not None
         request_id, token, told = message.id, meta.get("progressToken"), 0
 
@@ -2139,7 +2469,7 @@ class Server:
             call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
         except RunFailure as refusal:
             return answer(failure(str(refusal)))
-        request = Request(request_id, answer, call.control)
+        request = Request(request_id, answer, call.control.deadline)
         with self._lock:
             self._in_flight[request_id] = request
         try:
@@ -2156,12 +2486,14 @@ class Server:
             result, ending, session_id = self._runner.perform(call)
         except Exception as error:  # a fault of this server must cost no more than this one call
             ending = f"internal error: {error!r}"
-            result = failure(f"The server failed ({ending}). Call again; if it stays, tell the user.")
+            result = failure(
+                f"The server failed ({ending}). Call again; if it keeps failing, tell the user.")
         if self._take(request):
             try:
                 request.answer(result)
-            except (ValueError, RecursionError) as error:  # what Codex reported can be read, but not written
-                request.answer(failure(f"The answer can't be written ({error!r}): codex resume {session_id}"))
+            except (ValueError, RecursionError) as error:  # it can be read, but not written
+                request.answer(failure(
+                    f"The answer cannot be written ({error!r}): codex resume {session_id}"))
         spent = time.monotonic() - begin
         log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
@@ -2176,21 +2508,20 @@ class Server:
     def _cancel(self, request_id: Any) -> None:
         request = self._in_flight.get(request_id) if is_id(request_id) else None
         if request is not None and self._take(request):
-            request.control.stop("cancelled")
-            request.answer(None)
+            request.deadline.stop(Reason.CANCELLED)
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # command line
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def serve(settings: Settings) -> None:
-    """Serves MCP until the input ends, nobody reads the output, or a signal says so. Never returns."""
+    """Serves MCP until the input ends, nobody reads the output, or a signal comes."""
     while os.open(os.devnull, os.O_RDWR) < 3:
         pass  # one of 0, 1, 2 was closed, and a pipe of ours would have got its number
-    os.closerange(3, 10)  # nothing inherited is used, and the shell can name no descriptor above 9
-    # A byte in this pipe means: leave. Signals write it in C, so no handler runs in the middle of anything.
+    os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
+    # A byte in this pipe means: leave. Signals write it in C, so no handler interrupts anything.
     wake_read, wake_write = os.pipe()
     if not WINDOWS:
         os.set_blocking(wake_write, False)
@@ -2216,14 +2547,14 @@ def serve(settings: Settings) -> None:
                         if poll(0, getattr(select, "POLLRDHUP", 0)):
                             return  # the client has gone, whatever it has not read
         except OSError:
-            pass  # the input can't be read: as good as its end
+            pass  # the input cannot be read: as good as its end
         finally:
             leave()
 
     threading.Thread(target=read, name="reader", daemon=True).start()
     log(f"version {VERSION} serves MCP on standard input and output")
     os.read(wake_read, 1)
-    server.close(0.3)
+    server.close(0.4)
     writer.drain(0.1)
     os._exit(0)  # without waiting for workers that hang on a pipe
 
@@ -2241,7 +2572,8 @@ def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
         sweep(process.pid)
         return False, "no answer within 10 s"
     words = one_line((said[0] or said[1] or "no words").splitlines()[-1], 200)
-    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)  # 0.77.0 shows a part of the API key
+    # 0.77.0 shows a part of the API key.
+    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
@@ -2263,90 +2595,128 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
             config = file.read()
     except (OSError, ValueError):
         pass  # Codex can do without
-    provider = re.search(r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', config, re.MULTILINE)
+    provider = re.search(
+        r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', config, re.MULTILINE)
     if not good and os.environ.get("CODEX_API_KEY"):
-        good, words = True, f"{words}; but CODEX_API_KEY is set, which Codex takes if the client passes it on"
+        good = True
+        words += "; but CODEX_API_KEY is set, which Codex uses if the client passes it on"
     elif not good and provider:
-        good, words = True, f"{words}; but config.toml names the model provider {provider.group(1)}"
+        good = True
+        words += f"; but config.toml names the model provider {provider.group(1)}"
     yield good, "login", words if good else f"{words}. Run: codex login"
 
 
 def run_check(settings: Settings) -> int:
     """Prints what this server would use and whether it works; returns 0 if all does, else 1."""
     home, remedy = settings.codex_home, ""
-    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}"), *check_codex(settings)]
+    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}"),
+             *check_codex(settings)]
     if not os.path.isdir(home) or not os.access(home, os.W_OK | os.X_OK):
-        remedy = " is not a directory that can be written. Run codex once, or correct it or CODEX_HOME"
+        remedy = " is not a writable directory. Run codex once, or fix it or CODEX_HOME"
     lines.append((not remedy, "Codex home", home + remedy))
     there = os.path.isdir(settings.cwd)
     remedy = "" if there else " is not there. Set CODEX_MCP_CWD"
     lines.append((there, "working directory", settings.cwd + remedy))
-    for variable, field in VARIABLES:
-        value, source = getattr(settings, field), "environment" if os.environ.get(variable) else "default"
-        wrong = [problem for problem in settings.problems if variable in problem]
-        lines.append((not wrong, variable, wrong[0] if wrong else f"{value or 'not set'} ({source})"))
+    for variable in VARIABLES:
+        value = getattr(settings, variable.field) or "not set"
+        source = "environment" if os.environ.get(variable.name) else "default"
+        wrong = [text for text in settings.problems if text.startswith(variable.name + " ")]
+        lines.append((not wrong, variable.name, wrong[0] if wrong else f"{value} ({source})"))
     told = [f"{'ok' if good else 'FAIL':5} {what:28} {text}" for good, what, text in lines]
     print(f"{NAME} {VERSION}", *told, sep="\n")
     return 0 if all(good for good, _, _ in lines) else 1
 
 
-def print_config(client: str, settings: Settings) -> int:
-    """Prints what registers this file in a client; returns the exit code. Notes go to standard error."""
+class Entry(NamedTuple):
+    """What a client needs to know to start this server."""
+
+    python: str
+    file: str
+    env: Dict[str, str]
+    codex_home: str
+
+
+def claude_config(entry: Entry) -> str:
+    """The command that registers this file in Claude Code."""
     import shlex
+
+    pairs = [part for name, value in entry.env.items() for part in ("-e", f"{name}={value}")]
+    words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--"]
+    return " ".join(map(shlex.quote, [*words, entry.python, entry.file]))
+
+
+def codex_config(entry: Entry) -> str:
+    """The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
+    def toml(text: str) -> str:
+        return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+    config = os.path.join(entry.codex_home, "config.toml")
+    return "\n".join((
+        f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
+        f"[mcp_servers.{NAME}]", f"command = {toml(entry.python)}", f"args = [{toml(entry.file)}]",
+        "# Codex's own limit for a call is shorter than this server's",
+        f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
+        "# where nobody can be asked, as in codex exec, Codex refuses tools not approved here",
+        'default_tools_approval_mode = "approve"', "", f"[mcp_servers.{NAME}.env]",
+        *(f"{name} = {toml(value)}" for name, value in entry.env.items())))
+
+
+def json_config(entry: Entry) -> str:
+    """The entry for clients that are configured with JSON."""
+    server = {"command": entry.python, "args": [entry.file], "env": entry.env}
+    return json.dumps({"mcpServers": {NAME: server}}, indent=2)
+
+
+#: The clients of `--print-config`.
+CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
+
+
+def print_config(client: str, settings: Settings) -> int:
+    """Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
     import tempfile
 
     file = os.path.abspath(globals().get("__file__", ""))
     folder, name = os.path.split(file)
-    if not os.path.isfile(file) or folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py":
-        print("There is no lasting file to register: save this as codex_persistent_mcp.py, and run that.",
-              file=sys.stderr)
+    passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
+    if not os.path.isfile(file) or passing:
+        print("There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
+              "that.", file=sys.stderr)
         return 1
-    env = {variable: os.environ[variable] for variable, _ in VARIABLES if os.environ.get(variable)}
+    names = [variable.name for variable in VARIABLES]
+    env = {name: os.environ[name] for name in names if os.environ.get(name)}
     try:
         env["CODEX_BIN"] = find_codex(settings.codex)
     except RunFailure as refusal:
         print("Note:", refusal, file=sys.stderr)
     for problem in settings.problems:
         print("Note:", problem, file=sys.stderr)
-    if client == "claude":
-        pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
-        words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", sys.executable, file]
-        print(" ".join(map(shlex.quote, words)))
-    elif client == "json":
-        entry = {"command": sys.executable, "args": [file], "env": env}
-        print(json.dumps({"mcpServers": {NAME: entry}}, indent=2))
-    else:
-        def toml(text: str) -> str:
-            return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-        config = os.path.join(settings.codex_home, "config.toml")
-        print(f"# Append this to {config}; an older entry goes first: codex mcp remove {NAME}",
-              f"[mcp_servers.{NAME}]", f"command = {toml(sys.executable)}", f"args = [{toml(file)}]",
-              "# Codex's own limit for a call is shorter than this server's",
-              f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-              "# where nobody can be asked, as in codex exec, Codex refuses tools that are not approved here",
-              'default_tools_approval_mode = "approve"', "", f"[mcp_servers.{NAME}.env]",
-              *(f"{name} = {toml(value)}" for name, value in env.items()), sep="\n")
+    print(CLIENTS[client](Entry(sys.executable, file, env, settings.codex_home)))
     return 0
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
     settings = read_settings(dict(os.environ))
+    if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
+        os.environ["CODEX_HOME"] = settings.codex_home
     if len(sys.argv) == 1:
         serve(settings)
     import argparse  # not for the server: it must be there at once
 
     parser = argparse.ArgumentParser(
-        prog="codex_persistent_mcp.py", allow_abbrev=False, description="An MCP server over standard input "
-        "and output (without options) that runs each tool call as a turn of a Codex session.")
+        prog="codex_persistent_mcp.py", allow_abbrev=False,
+        description="An MCP server over standard input and output (without options) that runs each "
+                    "tool call as a turn of a Codex session.")
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--check", action="store_true", help="say what would be used, and whether it works")
-    chosen.add_argument("--print-config", choices=("claude", "codex", "json"),
+    chosen.add_argument("--check", action="store_true",
+                        help="say what would be used, and whether it works")
+    chosen.add_argument("--print-config", choices=tuple(CLIENTS),
                         help="print what registers this file in a client")
     chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     options = parser.parse_args()
-    return run_check(settings) if options.check else print_config(options.print_config, settings)
+    if options.check:
+        return run_check(settings)
+    return print_config(options.print_config, settings)
 
 
 if __name__ == "__main__":

@@ -647,8 +647,6 @@ class Ledger:
         self.came: Counter[str] = Counter()
         self.total_least = 0
         self.total_most = before.total_most - sum(before.came.values()) if before else 0
-        #: Whether batches are served now; None if that can't be told.
-        self.batches: Optional[bool] = before.batches if before else False
         self.requests = 0
 
     def line(self, line: bytes) -> None:
@@ -660,14 +658,9 @@ class Ledger:
         except (ValueError, RecursionError):
             return self._due("null")
         sure = line.count(b"[") + line.count(b"{") <= DEEP
-        if isinstance(value, list) and (not value or self.batches is False):
-            return self._due("null")
-        if isinstance(value, list) and self.batches is None:
-            sure = False
-        if not sure:  # or it is refused as a whole
+        if not sure:  # or it is refused as nested too deeply
             self._due("null", sure=False)
-        for one in value if isinstance(value, list) else [value]:
-            self._message(one, sure)
+        self._message(value, sure)
 
     def _message(self, value: Any, sure: bool) -> None:
         """Adds what one message must get."""
@@ -692,8 +685,6 @@ class Ledger:
             self._due(key, *(["null"] if repeated else []), sure=sure)
             if well_made:
                 self.requests += 1
-                if value["method"] == "initialize" and isinstance(params, dict):
-                    self._initialize(params, sure and not repeated)
 
     def _due(self, *keys: str, sure: bool = True) -> None:
         """Adds one answer, under one of `keys`."""
@@ -709,11 +700,6 @@ class Ledger:
         if is_id(request_id) and self.most[key]:
             self.least[key] = max(0, self.least[key] - 1)
             self.total_least -= 1
-
-    def _initialize(self, params: Dict[str, Any], sure: bool) -> None:
-        revision = params.get("protocolVersion")
-        if isinstance(revision, str) and isinstance(params.get("_meta", {}), dict):
-            self.batches = revision == "2025-03-26" if sure else None
 
     def answer(self, key: str) -> None:
         """Notes an answer. Raises Violation if it is one too many."""
@@ -753,7 +739,7 @@ def check_message(line: bytes) -> List[Dict[str, Any]]:
         ) from None
     if not line.endswith(b"\n"):
         raise Violation(f"the last line of output has no end: {line[-200:]!r}")
-    messages = value if isinstance(value, list) else [value]
+    messages = [value]
     for one in messages:
         if not isinstance(one, dict) or one.get("jsonrpc") != "2.0":
             raise Violation(f"not a message of JSON-RPC: {line[:300]!r}")
@@ -772,8 +758,6 @@ def check_message(line: bytes) -> List[Dict[str, Any]]:
                 raise Violation(f"an internal error: {line[:400]!r}")
         elif not isinstance(one["result"], dict) or one["id"] is None:
             raise Violation(f"a bad result: {line[:300]!r}")
-    if isinstance(value, list) and (not value or any("method" in one for one in value)):
-        raise Violation(f"a bad batch: {line[:300]!r}")
     return messages
 
 
@@ -937,9 +921,11 @@ def check_stream(stream: Stream) -> str:
     turn = program.Turn(stream.expected)
     try:
         for line in stream.lines:
-            if not isinstance(turn.feed(line), str):
+            event = program.decode_event(line)
+            if event is not None and not isinstance(turn.fold(event), str):
                 raise Violation(f"progress that is no text, at {line[:300]!r}")
-        turn.result(stream.stderr, stream.ending)
+        turn.fold({"type": program.ENDED, "stderr": stream.stderr, "ending": stream.ending})
+        turn.result()
     except program.SessionBusy as error:
         ended, text = "busy", str(error)
     except program.RunFailure as error:

@@ -589,7 +589,7 @@ def test_a_guard_does_not_run_after_the_person_has_raised_the_sandbox(stage: Sta
         PLAN, {"requirements": "r", "plan": "p", "session_id": stage.session}, "p"
     )
     stage.client.wait_for(
-        lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"
+        lambda: "Waiting for the turn" in stage.told(), "wait for the person's turn"
     )
     daemon.sandbox = "dangerFullAccess"
     daemon.open("one")
@@ -611,7 +611,7 @@ def test_no_warning_of_an_open_window_when_codex_ran_the_turn_itself(stage: Stag
     daemon.person("FAKE:gate one\nFAKE:say x")
     id = stage.start_chat()
     stage.client.wait_for(
-        lambda: "Waits for the turn" in stage.told(), "wait for the person's turn"
+        lambda: "Waiting for the turn" in stage.told(), "wait for the person's turn"
     )
     daemon.disconnect()
     daemon.release()

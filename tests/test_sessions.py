@@ -87,7 +87,7 @@ def test_capitals_do_not_make_it_another_session(bench: Any) -> None:
     first = call(server, turn("lower", "gate hold"), session)
     bench.reached("hold")
     second = call(server, turn("upper"), session.upper())
-    spoken(server, "Waits for")
+    spoken(server, "Waiting for")
     bench.open("hold")
     assert session_of(server.result(first)) == session_of(server.result(second)) == session
     assert order(bench) == ["lower", "upper"]
@@ -169,7 +169,7 @@ def test_a_call_on_a_session_whose_opening_call_still_runs_waits_for_it(bench: A
     session = bench.calls()[0]["session"]
     spoken(server, session)  # that is how a caller can know it
     second = call(server, turn("second"), session)
-    spoken(server, "Waits for")
+    spoken(server, "Waiting for")
     bench.open("hold")
     assert session_of(server.result(opening)) == session_of(server.result(second)) == session
     assert order(bench) == ["opening", "second"]

@@ -471,7 +471,11 @@ def message(text: Any) -> Dict[str, Any]:
 def folded(*events: Any, expected: Optional[str] = None) -> Any:
     turn = program.Turn(expected)
     for event in events:
-        turn.feed(event if isinstance(event, bytes) else json.dumps(event).encode())
+        line = event if isinstance(event, bytes) else json.dumps(event).encode()
+        decoded = program.decode_event(line)
+        if decoded is not None:
+            turn.fold(decoded)
+    turn.fold({"type": program.ENDED, "stderr": "", "ending": "exit code 0"})
     return turn
 
 
@@ -506,11 +510,11 @@ def folded(*events: Any, expected: Optional[str] = None) -> Any:
 )
 def test_turns_that_succeed(events: List[Any], reply: str) -> None:
     turn = folded(*events)
-    turn.result("", "exit code 0")
+    turn.result()
     assert (turn.reply, turn.session_id, turn.state, turn.usage) == (
         reply,
         ID,
-        "completed",
+        program.State.COMPLETED,
         {"input_tokens": 1},
     )
 
@@ -535,7 +539,7 @@ def test_turns_that_succeed(events: List[Any], reply: str) -> None:
 )
 def test_turns_that_fail(events: List[Any], expected: Optional[str]) -> None:
     with pytest.raises(program.RunFailure) as caught:
-        folded(*events, expected=expected).result("", "exit code 0")
+        folded(*events, expected=expected).result()
     assert str(caught.value).strip()
 
 

@@ -47,7 +47,7 @@ async def main(order: Dict[str, Any]) -> Dict[str, Any]:
         progress.append(message)
 
     async def until_it_runs(done: float, total: Any, message: Any) -> None:
-        if message.startswith("Runs"):
+        if message.startswith("Running"):
             running.set()
 
     server = StdioServerParameters(command=order["command"], args=order["args"], env=order["env"])

@@ -56,7 +56,7 @@ def test_a_conversation_through_the_python_sdk(
     assert first["structuredContent"]["reply"] == "First."
     assert any(session in message for message in told["progress"]), told["progress"]
     assert any(
-        message.startswith("Runs: ") and "sleep 2" in message for message in told["progress"]
+        message.startswith("Running ") and "sleep 2" in message for message in told["progress"]
     )
     assert second["structuredContent"]["reply"] == "Second."
     assert second["structuredContent"]["session_id"] == session
