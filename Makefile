@@ -10,9 +10,10 @@ demo:            ## one conversation, shown: no account needed
 test: .venv/made ## the tests with the fake codex
 	$(RUN) -m pytest tests --ignore=tests/e2e --numprocesses 4 --dist worksteal
 
-e2e:             ## the tests with the real Codex CLI and real MCP clients, from npm and PyPI
+e2e:             ## the tests with the real Codex CLI and real MCP clients and agent frameworks, from npm and PyPI
 	$(PYTHON) tests/e2e/install.py
 	$(PYTHON) tests/e2e/install_clients.py
+	$(PYTHON) tests/e2e/install_frameworks.py
 	.e2e/venv/bin/python -m pytest tests/e2e
 
 lint: .venv/made ## style and types

@@ -146,7 +146,8 @@ class LoopbackClaude:
                 raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 path = self.path.split("?")[0]
                 if path == "/v1/messages/count_tokens":
-                    return self._send(200, "application/json", b'{"input_tokens": 10}')
+                    counted = json.dumps({"input_tokens": len(raw) // 4})  # about
+                    return self._send(200, "application/json", counted.encode())
                 if path != "/v1/messages":
                     return self._not_here()
                 body = json.loads(raw)
