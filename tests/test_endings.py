@@ -246,8 +246,8 @@ def test_a_cancel_stops_the_whole_group_and_nothing_more_is_said(
 @pytest.mark.parametrize("lines", [TURN, STUBBORN], ids=["codex that listens", "stubborn codex"])
 def test_a_timeout_stops_the_whole_group(bench: Any, lines: Tuple[str, ...]) -> None:
     server = bench.start()
-    id, session = begin(bench, server, lines, timeout_ms=1000)
-    result = server.result(id, bound=1 + GONE + 2)
+    id, session = begin(bench, server, lines, timeout_ms=3000)
+    result = server.result(id, bound=3 + GONE + 2)
     assert result["isError"] and "codex resume " + session in text_of(result)
     nothing_left(bench, server, time.monotonic())
     assert session_of(server.chat("go on", session_id=session)) == session

@@ -15,9 +15,9 @@ from conftest import Bench
 from fake_daemon import FakeDaemon
 from tools import CHAT, FINAL, PLAN
 
-#: Milliseconds for a call that is to end by its timeout, and seconds within which it must have, on
-#: a loaded machine.
-SHORT, SOON = 2000, 9.5
+#: Milliseconds for a call that is to end by its timeout, though not before a loaded machine has
+#: come to what is tested, and for many of them at once; seconds in which it must have ended there.
+SHORT, LONG, SOON = 3000, 6000, 20
 ELSEWHERE = "open elsewhere"
 UNKNOWN = r"not known|unknown whether|may have|may still|cannot tell|can't tell"
 
@@ -194,7 +194,7 @@ def test_a_timeout_interrupts_the_turn(stage: Stage, slow: str) -> None:
     begin = time.monotonic()
     stage.fails(
         stage.chat(steps("say so far", "hang"), timeout_ms=SHORT),
-        "within 2 s",
+        f"within {SHORT // 1000} s",
         "stopped|interrupted",
     )
     assert time.monotonic() - begin < SOON
@@ -501,7 +501,7 @@ def calls(tmp_path: Any) -> Iterator[Callable[..., Dict[str, Case]]]:
             stages.append(Stage(Bench(str(tmp_path / scenario.replace(" ", "-")))))
             stages[-1].daemon(scenario)
         begin = time.monotonic()
-        ids = [stage.start_chat(prompt, timeout_ms=SHORT) for stage in stages]
+        ids = [stage.start_chat(prompt, timeout_ms=LONG) for stage in stages]
         results = [stage.client.result(id) for stage, id in zip(stages, ids)]
         assert time.monotonic() - begin < SOON
         return {
@@ -570,8 +570,9 @@ def test_a_daemon_that_fails_in_the_middle_of_the_turn_causes_no_second_copy(
         [point + " " + what for what in TROUBLE], steps("say half")
     ).items():
         text = case.stage.fails(case.result)
+        counts = len(case.daemon.messages()), len(case.stage.executed())
+        assert counts == (1, 1), (scenario, text)
         assert "othing was sent" not in text, scenario
-        assert len(case.daemon.messages()) == 1 and len(case.stage.executed()) == 1, scenario
 
 
 def test_the_server_still_serves_after_all_that(stage: Stage) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import sys
+import termios
 import threading
 import time
 from typing import Any, Dict, List, Tuple
@@ -525,6 +528,12 @@ def running(bench: Bench, **options: Any) -> Tuple[Client, int]:
     return client, pid
 
 
+def unread(client: Client) -> int:
+    """How many bytes of output wait in the pipe."""
+    count = fcntl.ioctl(client.process.stdout, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(count, sys.byteorder)
+
+
 def left(bench: Bench, client: Client, pid: int, bound: float = 5.0) -> None:
     """The server leaves in time, and so does its codex."""
     begin = time.monotonic()
@@ -606,7 +615,13 @@ def test_a_client_that_is_slow_to_read_gets_everything(bench: Bench) -> None:
         client.request("tools/list", id=number)
     id = client.start_call(CHAT, {"prompt": "hello"})
     bench.wait(bench.calls, "codex")
-    time.sleep(0.5)  # the answers fill the pipe
+
+    def stands() -> bool:
+        before = unread(client)
+        time.sleep(0.1)
+        return 0 < before == unread(client)
+
+    bench.wait(stands, "server that writes no more, as the pipe is full")
     found = [json.loads(client.process.stdout.readline()) for _ in range(301)]
     assert {message["id"] for message in found} == set(range(300)) | {id}
 

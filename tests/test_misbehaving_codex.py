@@ -483,7 +483,7 @@ def test_a_codex_that_holds_on_after_its_answer_does_not_hold_the_answer(
 )
 @pytest.mark.usefixtures("strays")
 def test_silence_for_ever_ends_with_the_timeout(bench: Any, lines: List[str]) -> None:
-    _, result = run(bench, lines, early=True, bound=10, timeout_ms=1000)
+    _, result = run(bench, lines, early=True, bound=12, timeout_ms=3000)
     text = failed(result, "timeout_ms")
     assert ("codex resume " + bench.calls()[0]["session"] in text) == ("session" in lines)
 
@@ -519,7 +519,7 @@ def test_a_child_that_holds_the_output_of_a_failed_codex_does_not_hold_the_answe
 def test_a_codex_that_never_reads_a_prompt_of_1_mb(
     bench: Any, lines: List[str], fine: bool
 ) -> None:
-    _, result = run(bench, lines, early=True, prompt=BIG_PROMPT, bound=12, timeout_ms=2000)
+    _, result = run(bench, lines, early=True, prompt=BIG_PROMPT, bound=14, timeout_ms=4000)
     if fine:
         answered(result)
     else:

@@ -12,7 +12,7 @@ import pytest
 from client import Client, session_of, text_of
 from codex_persistent_mcp import read_settings
 from conftest import FAKE, Bench
-from tools import CHAT, TOOLS
+from tools import CHAT, TOOLS, TURNS
 
 NAMES = [
     "CODEX_BIN",
@@ -213,9 +213,9 @@ def test_the_origin_stands_in_the_attribution(bench: Bench) -> None:
 
 def test_the_default_timeout_ends_a_call_and_a_calls_own_goes_before_it(bench: Bench) -> None:
     client = bench.start(env={"CODEX_MCP_TIMEOUT_MS": "3000"})
-    tools = client.ask("tools/list")["result"]["tools"]
-    for tool in tools:
-        assert "3000" in tool["inputSchema"]["properties"]["timeout_ms"]["description"]
+    tools = client.tools()
+    for name in TURNS:
+        assert "3000" in tools[name]["inputSchema"]["properties"]["timeout_ms"]["description"]
     patient = client.start_call(CHAT, {"prompt": gated("patient"), "timeout_ms": 60000})
     bench.reached("patient")
     text = refused(client, {"prompt": gated("never")})

@@ -425,8 +425,8 @@ def test_a_session_whose_directory_is_gone_says_so_and_takes_another(bench: Any)
 @both
 def test_a_timeout_stops_codex_and_names_the_session(bench: Any, version: str) -> None:
     server = start(bench, version)
-    result = server.chat(steps("session", "started", "say Halfway.", "hang"), timeout_ms=1000)
-    failed(result, "1 s", "timeout_ms", "Halfway.", session=only_session(bench))
+    result = server.chat(steps("session", "started", "say Halfway.", "hang"), timeout_ms=3000)
+    failed(result, "3 s", "timeout_ms", "Halfway.", session=only_session(bench))
     assert not alive(bench.calls()[0]["pid"])
     assert session_of(server.chat("go on", session_id=only_session(bench))) == only_session(bench)
 
