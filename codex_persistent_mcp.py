@@ -108,7 +108,7 @@ LEAVE = 3.0
 DRAIN = 0.5
 #: Seconds between SIGTERM and SIGKILL for processes that have left Codex's group.
 STRAYS = 0.2
-#: Seconds from one progress message to the next, at least; and the longest silence.
+#: Seconds from one progress message to the next, or to the answer; and the longest silence.
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0
 #: Seconds for one answer of Codex's app-server, and for stopping a turn there.
 ANSWER, WITHDRAW = 10.0, 2.0
@@ -303,30 +303,35 @@ class Progress:
         #: The latest text, sent or not.
         self.latest = "waiting"
         self._send = send
-        self._begin = self._sent_at = time.monotonic()
-        self._pending = False  # whether `latest` has not been sent
-        self._first = True
+        self._begin = time.monotonic()
+        self._sent_at = self._begin - PROGRESS_GAP
+        #: Since when there is a text that was not sent.
+        self._since: Optional[float] = None
 
     def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text`, if any: soon, unless something newer comes first; or `at_once`."""
+        """Tells `text`, if any: soon, unless something newer comes first, or `at_once`."""
         if text and text != self.latest:
-            self.latest, self._pending = text, True
-        if self._pending and at_once:
-            self._tell(self.latest)
-        else:
-            self.tick()
+            self.latest, self._since = text, self._since or time.monotonic()
+        if at_once:
+            self._tell(text)
+        self.tick()
 
     def tick(self) -> None:
-        """Tells what is due: something new, or after a long silence a sign of life."""
+        """Tells what is due: what is half a second old, or after a long silence a sign of life."""
         now = time.monotonic()
         silence = now - self._sent_at
-        if self._pending and (self._first or silence >= PROGRESS_GAP):
+        if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
             self._tell(self.latest)
         elif silence >= PROGRESS_SILENCE:
             self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
 
+    def settle(self) -> None:
+        """Waits until an answer may follow: some clients fail on one that comes with progress."""
+        if self._send is not None:
+            time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - time.monotonic()))
+
     def _tell(self, text: str) -> None:
-        self._sent_at, self._first, self._pending = time.monotonic(), False, False
+        self._sent_at, self._since = time.monotonic(), None
         if self._send is not None:
             self._send(one_line(text, 160))
 
@@ -346,7 +351,7 @@ class Control(NamedTuple):
         """Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
         end, woken = time.monotonic() + duration, False
         while not woken and time.monotonic() < end:
-            woken = self.deadline.wait(min(end - time.monotonic(), PROGRESS_GAP))
+            woken = self.deadline.wait(min(end - time.monotonic(), PROGRESS_GAP / 2))
             self.progress.tick()
 
 
@@ -468,7 +473,8 @@ def read_message(value: Any) -> Optional[Message]:
         raise invalid_request('"method" must be a string')
     if "id" in value and not is_id(value["id"]):
         raise invalid_request('"id" must be a string or an integer')
-    params = {} if value.get("params") is None else value["params"]
+    params = value.get("params")
+    params = {} if params in (None, []) else params  # as some clients leave it out
     if not isinstance(params, dict):
         raise invalid_params('"params" must be an object')
     return Message(value["method"], params, value.get("id"))
@@ -1970,18 +1976,22 @@ the resume_command: it continues that conversation in a terminal, and you can go
 afterwards."""
 
 
-#: Arguments of all tools: name, pattern, description, which begins with what is right.
+#: Arguments of all tools: name, pattern, description, which begins with what is right. The patterns
+#: are not published: models that must fill in every argument could not leave one out with "".
 COMMON_ARGUMENTS = (
-    ("session_id", f"^{UUID}$", "The UUID of the session to continue, from an earlier answer. "
+    ("session_id", UUID, "The UUID of the session to continue, from an earlier answer. "
      "Without it a new one begins."),
-    ("cwd", r"^(/|[A-Za-z]:[\\/]|\\\\)", "The absolute path of an existing directory for Codex to "
-     "work in. Without it: the session's own, or for a new session the server's."),
-    ("model", "^[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}$", "The name of a model, for this call "
+    ("cwd", r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*", "The absolute path of an existing directory for Codex "
+     "to work in. Without it: the session's own, or for a new session the server's."),
+    ("model", "[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}", "The name of a model, for this call "
      "alone. Without it the user's Codex configuration applies."),
-    ("reasoning_effort", "^[a-z][a-z0-9_-]{0,31}$", "A reasoning effort that the model knows, such "
+    ("reasoning_effort", "[a-z][a-z0-9_-]{0,31}", "A reasoning effort that the model knows, such "
      "as low, medium, high or xhigh, for this call alone. Without it the user's Codex "
      "configuration applies."),
 )
+
+
+PATTERNS = {name: pattern for name, pattern, _ in COMMON_ARGUMENTS}
 
 
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
@@ -1992,12 +2002,13 @@ def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Option
 
 
 def input_schema(tool: Tool, settings: Settings) -> JsonObject:
-    """The JSON Schema (2020-12) of a tool's arguments. Descriptions begin with what is right."""
+    """The JSON Schema (2020-12) of a tool's arguments. Descriptions begin with what is right.
+
+    It has only what all converters take: google-genai fails on `additionalProperties`.
+    """
     properties: JsonObject = {}
     for name, text, required, _ in tool.texts:
         properties[name] = {"type": "string", "description": text}
-        if required:
-            properties[name]["pattern"] = r"\S"
     if not tool.task:
         allowed = SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]
         default = settings.sandbox or (
@@ -2005,31 +2016,31 @@ def input_schema(tool: Tool, settings: Settings) -> JsonObject:
         properties["sandbox"] = {
             "type": "string", "enum": list(allowed),
             "description": f"What Codex may do with files in this turn. Without it: {default}."}
-    for name, pattern, description in COMMON_ARGUMENTS:
-        properties[name] = {"type": "string", "pattern": pattern, "description": description}
+    for name, _, description in COMMON_ARGUMENTS:
+        properties[name] = {"type": "string", "description": description}
     properties["timeout_ms"] = {
         "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
         "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the "
                        "call gives up, the wait for the session included. Without it: "
                        f"{settings.timeout_ms}."}
-    return {"type": "object", "properties": properties, "additionalProperties": False,
+    return {"type": "object", "properties": properties,
             "required": [name for name, _, required, _ in tool.texts if required]}
 
 
 def output_schema(tool: Tool) -> JsonObject:
     """The JSON Schema (2020-12) of a successful answer's `structuredContent`."""
     name, text = tool.output
-    return {"type": "object", "required": ["session_id", name, "resume_command"], "properties": {
+    return {"type": "object", "required": ["session_id", "resume_command", name], "properties": {
         "session_id": {"type": "string",
                        "description": "The session; pass it to the next call on it."},
-        name: {"type": "string", "description": text},
         "resume_command": {"type": "string",
                            "description": "Opens the session in a terminal; for the user."},
+        name: {"type": "string", "description": text},
+        "warnings": {"type": "array", "items": {"type": "string"},
+                     "description": "What Codex warned of, or could not do."},
         "usage": {"type": "object",
                   "description": "Tokens as Codex reported them, cumulative over the session; with "
-                                 "old versions those of the turn."},
-        "warnings": {"type": "array", "items": {"type": "string"},
-                     "description": "What Codex warned of."}}}
+                                 "old versions those of the turn."}}}
 
 
 def describe_tools(settings: Settings) -> List[JsonObject]:
@@ -2042,8 +2053,34 @@ def describe_tools(settings: Settings) -> List[JsonObject]:
             "inputSchema": input_schema(tool, settings), "outputSchema": output_schema(tool),
             "annotations": {"title": tool.title, "readOnlyHint": not writes,
                             "destructiveHint": writes, "idempotentHint": False,
-                            "openWorldHint": True}})
+                            "openWorldHint": True},
+            # Claude Code hands on answers up to this size, and finds the tool by these words.
+            "_meta": {"anthropic/maxResultSizeChars": 500_000,
+                      "anthropic/searchHint": "second opinion from Codex: " + tool.title}})
     return described
+
+
+def given(schema: JsonObject, arguments: JsonObject) -> JsonObject:
+    """The arguments that are given, each as its rule has it.
+
+    Models and clients that cannot leave an optional one out send null or an empty text for it.
+    """
+    found: JsonObject = {}
+    for name, value in arguments.items():
+        rule = schema["properties"].get(name, {})
+        if isinstance(value, str) and name not in schema["required"]:
+            text = value.strip()
+            if rule.get("type") == "integer" and re.fullmatch(r"[0-9]{1,9}(\.0*)?", text):
+                value = float(text)
+            elif name in PATTERNS or "enum" in rule:
+                value = text.lower() if "enum" in rule else text
+            elif not text:
+                value = None
+        if isinstance(value, float) and rule.get("type") == "integer" and value.is_integer():
+            value = int(value)
+        if value not in (None, "") or name in schema["required"] or not rule:
+            found[name] = value
+    return found
 
 
 def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
@@ -2063,16 +2100,13 @@ def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
                 problems.append(f'missing argument "{name}": {rule["description"]}')
             continue
         if rule["type"] == "integer":
-            whole = isinstance(value, int) or isinstance(value, float) and value.is_integer()
-            good = (whole and not isinstance(value, bool)
-                    and rule["minimum"] <= value <= rule["maximum"])
+            good = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
         else:
-            pattern = rule.get("pattern", "").replace("$", r"\Z")
-            good = (isinstance(value, str) and value in rule.get("enum", [value])
-                    and re.search(pattern, value) is not None)
+            good = isinstance(value, str) and value.strip() and value in rule.get("enum", [value])
+        if good and name in PATTERNS:
+            good = re.fullmatch(PATTERNS[name], str(value))
         if not good:
-            kind = ("an integer" if rule["type"] == "integer" else
-                    "a non-empty string" if rule.get("pattern") == r"\S" else "a string")
+            kind = "an integer" if rule["type"] == "integer" else "a non-empty string"
             right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
             problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
             if name == "sandbox" and value in SANDBOXES:
@@ -2082,22 +2116,23 @@ def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
         raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
 
 
-def footer(session_id: str) -> str:
-    """The end of every answer's text, for clients that show their model nothing but text."""
-    return f"session_id: {session_id}\nresume_command: codex resume {session_id}"
-
-
 def success(tool: Tool, turn: Turn) -> JsonObject:
-    """The result of a turn that went well: structured, and as text, each complete."""
+    """The result of a turn that went well: structured, and as one text, each complete.
+
+    The text begins with what must not be lost: some clients show only the first block, glue blocks
+    together, or cut the end off.
+    """
     session_id, reply = turn.session_id or "", turn.reply or ""
-    structured: JsonObject = {"session_id": session_id, tool.output[0]: reply,
-                              "resume_command": f"codex resume {session_id}"}
-    if turn.usage is not None:
-        structured["usage"] = turn.usage
+    command = f"codex resume {session_id}"
+    structured: JsonObject = {
+        "session_id": session_id, "resume_command": command, tool.output[0]: reply}
     if turn.warnings:
         structured["warnings"] = turn.warnings
-    ending = footer(session_id) + "".join("\nwarning: " + warning for warning in turn.warnings)
-    return {"content": [{"type": "text", "text": reply}, {"type": "text", "text": ending}],
+    if turn.usage is not None:
+        structured["usage"] = turn.usage
+    parts = [f"session_id: {session_id} | resume_command: {command}", reply]
+    parts += ["\n".join("warning: " + text for text in turn.warnings)] if turn.warnings else []
+    return {"content": [{"type": "text", "text": "\n\n".join(parts)}],
             "structuredContent": structured}
 
 
@@ -2107,7 +2142,7 @@ def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = 
     if reply:
         parts.append("The last that Codex said in this turn:\n" + reply)
     if session_id:
-        parts.append(footer(session_id))
+        parts.append(f"session_id: {session_id}\nresume_command: codex resume {session_id}")
     return {"content": [{"type": "text", "text": "\n\n".join(parts)}], "isError": True}
 
 
@@ -2153,7 +2188,9 @@ class ToolRunner:
             raise RunFailure(
                 f"This server is misconfigured: {'; '.join(self._settings.problems)}. The operator "
                 "sets this in the environment of the server.")
-        check_arguments(input_schema(tool, self._settings), arguments)
+        schema = input_schema(tool, self._settings)
+        arguments = given(schema, arguments)
+        check_arguments(schema, arguments)
         if self._nested is None:
             self._nested = inside(MARKER)
         if self._nested:
@@ -2258,7 +2295,8 @@ class ToolRunner:
                     text, known = turn.fold(event), turn.session_id
                     if event["type"] == "thread.started" and known:
                         self._opened(known, call)
-                    progress.say(text)
+                    if text:
+                        progress.say(text)
                     done = turn.state is State.COMPLETED
                     run.ladder = FINISHED if done else STOP
                 elif turn.state in (State.WAITING, State.RUNNING):
@@ -2389,7 +2427,7 @@ class Server:
         self._runner.close(patience)
 
     def _dispatch(self, message: Message) -> None:
-        meta = message.params.get("_meta", {})
+        meta = {} if message.params.get("_meta") is None else message.params["_meta"]
         if not isinstance(meta, dict):
             raise invalid_params('"_meta" must be an object')
         modern = message.method == "server/discover" or message.method != "initialize" and any(
@@ -2409,7 +2447,7 @@ class Server:
         if message.method == "tools/call":
             self._call_tool(message, meta, client, answer)
         elif message.method == "tools/list":
-            if message.params.get("cursor") is not None:
+            if message.params.get("cursor") not in (None, ""):
                 raise invalid_params("there is one page, without cursor")
             answer(dict(cacheable, tools=self._tools))
         elif message.method == "server/discover":
@@ -2447,11 +2485,12 @@ class Server:
 
         Raises ProtocolError.
         """
-        name, arguments = message.params.get("name"), message.params.get("arguments", {})
+        name, arguments = message.params.get("name"), message.params.get("arguments")
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
             known = ", ".join(tool.name for tool in TOOLS)
             raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
+        arguments = {} if arguments is None else arguments
         if not isinstance(arguments, dict):
             raise invalid_params('"arguments" must be an object')
         assert message.id is not None
@@ -2488,6 +2527,7 @@ class Server:
             ending = f"internal error: {error!r}"
             result = failure(
                 f"The server failed ({ending}). Call again; if it keeps failing, tell the user.")
+        call.control.progress.settle()
         if self._take(request):
             try:
                 request.answer(result)

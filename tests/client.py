@@ -56,6 +56,8 @@ class Client:
         )
         self.messages: List[Any] = []
         self.raw: List[bytes] = []
+        #: When each of the messages came (monotonic).
+        self.times: List[float] = []
         self.errors: List[str] = []
         self.ended = False
         self._changed = threading.Condition()
@@ -76,6 +78,7 @@ class Client:
         for line in self.process.stdout:
             with self._changed:
                 self.raw.append(line)
+                self.times.append(time.monotonic())
                 self.messages.append(json.loads(line))
                 self._changed.notify_all()
         with self._changed:

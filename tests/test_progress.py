@@ -250,6 +250,33 @@ def test_a_flood_of_events_is_told_a_few_times_a_second(bench: Any) -> None:
     assert any("run " in text for text in told(server))
 
 
+def test_an_answer_never_comes_together_with_progress(bench: Any) -> None:
+    server = bench.start()
+    lines = BEGIN + ["command make", "sleep 0.6", "say I look.", "sleep 0.2"]
+    ids = [
+        server.start_call(
+            CHAT, {"prompt": steps(lines + ["sleep 0.%d" % index] + END)}, token=index
+        )
+        for index in range(8)
+    ]
+    for index, id in enumerate(ids):
+        assert session_of(server.result(id))
+        at = {"progress": 0.0, "answer": 0.0}
+        for message, moment in zip(server.messages, server.times):
+            if message.get("id") == id:
+                at["answer"] = moment
+            elif message.get("params", {}).get("progressToken") == index:
+                at["progress"] = moment
+        assert at["progress"] and at["answer"] - at["progress"] >= 0.45, (index, at)
+
+
+def test_the_answer_is_not_told_as_progress(bench: Any) -> None:
+    server = bench.start()
+    lines = BEGIN + ["sleep 1"] + END + ["sleep 2"]
+    server.call(CHAT, {"prompt": steps(lines)}, token=TOKEN)
+    assert told(server) and not any("The answer" in text for text in told(server))
+
+
 def test_nothing_is_told_after_the_answer(bench: Any) -> None:
     server = bench.start()
     for index in range(10):

@@ -442,7 +442,27 @@ def test_a_call_without_arguments_is_a_tool_error_that_names_what_is_missing(ben
     assert result["isError"] and "prompt" in text_of(result)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", 1, {}])
+@pytest.mark.parametrize("left_out", [None, ""])
+def test_a_cursor_that_is_left_out_with_null_or_nothing_is_none(
+    bench: Bench, left_out: Any
+) -> None:
+    client = bench.start()
+    assert client.ask("tools/list", {"cursor": left_out})["result"]["tools"]
+
+
+@pytest.mark.parametrize("params", ["null", "[]", '{"_meta":null}', '{"arguments":null}'])
+def test_parameters_that_are_left_out_with_null_are_none(bench: Bench, params: str) -> None:
+    client = bench.start()
+    message = {"jsonrpc": "2.0", "params": json.loads(params)}
+    client.send(dict(message, id="a", method="ping"))
+    assert client.response("a")["result"] == {}
+    client.send(dict(message, id="b", method="tools/list"))
+    assert len(client.response("b")["result"]["tools"]) == len(TOOLS)
+    call = {"name": CHAT, "arguments": None, "_meta": None}
+    assert "missing argument" in text_of(client.result(client.request("tools/call", call)))
+
+
+@pytest.mark.parametrize("cursor", ["x", 0, 1, False, {}, []])
 def test_a_cursor_that_the_server_never_gave_is_refused(bench: Bench, cursor: Any) -> None:
     client = bench.start()
     assert error_of(client.ask("tools/list", {"cursor": cursor}))["code"] == INVALID_PARAMS
@@ -680,8 +700,8 @@ def test_progress_of_two_calls_goes_to_the_right_one(bench: Bench) -> None:
         client.start_call(CHAT, {"prompt": gated(name, "command " + name)}, token=token)
         for name, token in (("one", 1), ("two", "1"))
     ]
-    bench.reached("one")
-    bench.reached("two")
+    for token in (1, "1"):
+        client.wait_for(lambda: len(client.progress(token)) >= 2, "progress")
     for name in ("one", "two"):
         bench.open(name)
     sessions = [session_of(client.result(id)) for id in ids]
@@ -811,7 +831,7 @@ def raw_answer(client: Client, line: bytes) -> Dict[str, Any]:
         (b'{"jsonrpc":"2.0","id":1}', INVALID_REQUEST),
         (b'{"jsonrpc":"2.0","id":1,"method":1}', INVALID_REQUEST),
         (b'{"jsonrpc":"2.0","id":1,"method":null}', INVALID_REQUEST),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', INVALID_PARAMS),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', INVALID_PARAMS),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":"x"}', INVALID_PARAMS),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":[]}}', INVALID_PARAMS),
     ],

@@ -122,17 +122,20 @@ def test_a_success_is_complete_as_structure_and_as_text(bench: Bench, tool: str)
     assert structured["resume_command"] == "codex resume " + structured["session_id"]
     assert structured["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     assert "Model metadata" in structured["warnings"][0]
-    reply, footer = result["content"]
-    assert (reply["type"], footer["type"]) == ("text", "text")
-    assert reply["text"] == structured[TOOLS[tool].text]
-    for text in (structured["session_id"], structured["resume_command"], structured["warnings"][0]):
-        assert text in footer["text"]
+    (block,) = result["content"]
+    assert block["type"] == "text"
+    first, blank, rest = block["text"].split("\n", 2)
+    assert structured["session_id"] in first and structured["resume_command"] in first
+    assert blank == "" and rest.startswith(structured[TOOLS[tool].text] + "\n\nwarning: ")
+    assert structured["warnings"][0] in rest
+    assert list(structured)[:3] == ["session_id", "resume_command", TOOLS[tool].text]
 
 
 def test_a_reply_comes_back_as_it_is(bench: Bench) -> None:
     reply = 'Zeile "eins" \\ \t \u00e9\u4e2d\U0001f600 \u2028 </b> \x1b[31m {"a":1}  '
     result = bench.start().chat(f"FAKE:session\nFAKE:started\nFAKE:say {reply}\nFAKE:completed")
-    assert result["structuredContent"]["reply"] == result["content"][0]["text"] == reply
+    assert result["structuredContent"]["reply"] == reply
+    assert result["content"][0]["text"].split("\n\n", 1)[1] == reply
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000], ids=lambda text: text[:6])
@@ -200,10 +203,11 @@ BAD += [
 BAD += [(PLAN, {"requirements": "x", "plan": value}, ["plan"]) for value in ("", " ", None, 1)]
 BAD += [
     (PLAN, {"requirements": "x", "plan": "x", "constraints": value}, ["constraints"])
-    for value in (None, 1, ["x"])
+    for value in (1, ["x"])
 ]
 BAD += [
-    (FINAL, {"change_summary": "x", "test_results": value}, ["test_results"]) for value in (None, 0)
+    (FINAL, {"change_summary": "x", "test_results": value}, ["test_results"])
+    for value in (0, False)
 ]
 BAD += [
     (CHAT, {"prompt": "x", "timeout_ms": value}, ["timeout_ms", "1000", "7200000"])
@@ -216,9 +220,13 @@ BAD += [
         1000.5,
         True,
         False,
-        None,
-        "60000",
-        "",
+        "999",
+        "1000.5",
+        "-60000",
+        "6e4",
+        "1_000",
+        "\u0661\u0660\u0660\u0660",
+        "a minute",
         [1000],
         1e300,
     )
@@ -226,13 +234,11 @@ BAD += [
 BAD += [
     (CHAT, {"prompt": "x", "sandbox": value}, ["sandbox", "read-only", "workspace-write"])
     for value in (
-        "",
         "none",
-        "READ-ONLY",
+        "null",
+        "readonly",
         "danger-full-access",
-        "read-only ",
-        "read-only\n",
-        None,
+        "DANGER-FULL-ACCESS ",
         1,
         ["read-only"],
     )
@@ -240,14 +246,11 @@ BAD += [
 BAD += [
     (CHAT, {"prompt": "x", "session_id": value}, ["session_id", "UUID"])
     for value in (
-        "",
         "last",
         "--last",
         "-",
         "../" + UUID,
-        UUID + "\n",
-        UUID + " ",
-        " " + UUID,
+        UUID + "\n" + UUID,
         UUID[:-1],
         UUID + "0",
         f"{{{UUID}}}",
@@ -259,7 +262,6 @@ BAD += [
         UUID.replace("0", "\uff10"),
         UUID + "/../x",
         UUID + "\x00",
-        None,
         1,
         [UUID],
     )
@@ -267,7 +269,6 @@ BAD += [
 BAD += [
     (CHAT, {"prompt": "x", "cwd": value}, ["cwd"])
     for value in (
-        "",
         ".",
         "..",
         "relative",
@@ -276,11 +277,9 @@ BAD += [
         "-",
         "-C",
         "--help",
-        " /",
         "/does/not/exist",
         "/dev/null",
-        "/\n",
-        "/tmp\n",
+        "/\n/",
         "/\x00",
         "/\ud800",
         "/\udcff",
@@ -288,7 +287,6 @@ BAD += [
         "C:\\Windows",
         "\\\\host\\share",
         "file:///",
-        None,
         1,
         ["/"],
     )
@@ -296,12 +294,10 @@ BAD += [
 BAD += [
     (CHAT, {"prompt": "x", "model": value}, ["model"])
     for value in (
-        "",
         "-",
         "-s",
         "--dangerously-bypass-approvals-and-sandbox",
         "gpt 5",
-        "gpt-5\n",
         "gpt-5\nx",
         'gpt"5',
         "gpt'5",
@@ -310,7 +306,6 @@ BAD += [
         "gpt\x00",
         "\u00e9",
         "x" * 201,
-        None,
         5,
         ["gpt-5"],
     )
@@ -318,22 +313,59 @@ BAD += [
 BAD += [
     (CHAT, {"prompt": "x", "reasoning_effort": value}, ["reasoning_effort"])
     for value in (
-        "",
         "-",
         'high"',
         'high" # ',
         'high"\nsandbox_mode="danger-full-access',
-        "high\n",
         "low,high",
         "a=b",
         "\\u0022",
         "high\\",
         "x" * 33,
-        None,
         3,
         ["high"],
     )
 ]
+
+
+#: How models and clients leave out what they cannot leave out.
+LEFT_OUT = [None, "", " ", "\n\t "]
+
+
+@pytest.mark.parametrize("nothing", LEFT_OUT, ids=ascii)
+@pytest.mark.parametrize("tool", list(TURNS))
+def test_an_optional_argument_is_left_out_in_whatever_way(
+    bench: Bench, tool: str, nothing: Any
+) -> None:
+    arguments = dict({name: nothing for name in TOOLS[tool].optional}, **TOOLS[tool].required)
+    client = bench.start()
+    session_of(client.call(tool, TOOLS[tool].required))
+    session_of(client.call(tool, arguments))
+    plain, filled = bench.calls()
+    assert plain["argv"] == filled["argv"] and plain["prompt"] == filled["prompt"]
+
+
+GIVEN: List[Any] = [
+    ({"session_id": f" {UUID}\n"}, ["resume", UUID]),
+    ({"session_id": UUID.upper() + "\t"}, ["resume", UUID]),
+    ({"cwd": " / "}, ["-C", "/"]),
+    ({"model": "\tgpt-5.1 "}, ["-m", "gpt-5.1"]),
+    ({"reasoning_effort": " high\n"}, ["-c", 'model_reasoning_effort="high"']),
+    ({"sandbox": "READ-ONLY"}, ["-s", "read-only"]),
+    ({"sandbox": " Workspace-Write\n"}, ["-s", "workspace-write"]),
+    ({"timeout_ms": 60000.0}, []),
+    ({"timeout_ms": "60000"}, []),
+    ({"timeout_ms": " 7200000.00 "}, []),
+]
+
+
+@pytest.mark.parametrize("arguments, words", GIVEN, ids=lambda value: ascii(value)[:50])
+def test_an_argument_is_taken_in_whatever_dress(
+    bench: Bench, arguments: Dict[str, Any], words: List[str]
+) -> None:
+    bench.start(env={"FAKE_CODEX_VERSION": "0.77.0"}).chat("x", **arguments)
+    (call,) = bench.calls()
+    assert " ".join(words) in " ".join(call["argv"])
 
 
 @pytest.mark.parametrize("tool, arguments, names", BAD, ids=lambda value: ascii(value)[:50])
@@ -429,11 +461,32 @@ ARGUMENTS = {
 }
 
 
-def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> None:
+def acceptable(name: str, value: Any, required: bool) -> bool:
+    """Whether a call may have this argument: what README says, in other words than the program's."""
+    if not required and (value is None or isinstance(value, str) and not value.strip()):
+        return True
+    if name == "timeout_ms":
+        try:
+            number = float(value.strip() if isinstance(value, str) else value)
+        except (ValueError, TypeError):
+            return False
+        return not isinstance(value, bool) and number % 1 == 0 and 1000 <= number <= 7200000
+    if not isinstance(value, str) or not value.strip():
+        return False
+    text = value.strip()
+    if name == "session_id":
+        return text.lower() == UUID
+    if name == "sandbox":
+        return text.lower() in SANDBOXES[:2]
+    if name == "model":
+        return set(text) <= set("a0-./:") and text[0] in "a0"
+    if name == "reasoning_effort":
+        return set(text) <= set("a-_0") and text[0] == "a"
+    return True
+
+
+def test_what_is_refused_is_what_is_said_to_be_refused(bench: Bench) -> None:
     client = bench.start(env={"CODEX_BIN": "/does/not/exist"})
-    validators = {
-        name: Draft202012Validator(tool["inputSchema"]) for name, tool in client.tools().items()
-    }
 
     @settings(
         max_examples=300,
@@ -444,31 +497,49 @@ def test_what_is_refused_is_what_the_published_schema_refuses(bench: Bench) -> N
     )
     @given(st.data())
     def same(data: Any) -> None:
-        tool = data.draw(st.sampled_from(list(TOOLS)))
-        names = data.draw(
-            st.sets(st.sampled_from(sorted(TOOLS[tool].arguments - {"cwd"})), max_size=3)
-        )
-        names |= (
-            data.draw(st.sets(st.sampled_from(["unknown", "Prompt", "plan"]), max_size=1))
-            if data.draw(st.integers(0, 4)) == 0
-            else set()
-        )
+        tool = data.draw(st.sampled_from(list(TURNS)))
+        known = TOOLS[tool].arguments - {"cwd"}
+        names = data.draw(st.sets(st.sampled_from(sorted(known)), max_size=3))
+        if data.draw(st.integers(0, 4)) == 0:
+            names |= data.draw(st.sets(st.sampled_from(["unknown", "Prompt", "plan"]), max_size=1))
         arguments: Dict[str, Any] = (
             dict(TOOLS[tool].required) if data.draw(st.integers(0, 9)) else {}
         )
         arguments.update({name: data.draw(ARGUMENTS[name]) for name in sorted(names)})
-        # Python's `$` also stands before a last newline, that of JSON Schema does not.
-        newline = any(
-            isinstance(value, str) and value.endswith("\n")
-            for name, value in arguments.items()
-            if name in COMMON
+        required = set(TOOLS[tool].required)
+        valid = (
+            required <= set(arguments)
+            and set(arguments) <= TOOLS[tool].arguments
+            and all(acceptable(name, arguments[name], name in required) for name in arguments)
         )
-        valid = validators[tool].is_valid(arguments) and not newline
         text = refused(client, arguments, tool)
         assert valid == ("CODEX_BIN" in text), (arguments, text)
 
     same()
     assert bench.calls() == []
+
+
+def test_the_schemas_have_nothing_that_a_narrow_reader_refuses(bench: Bench) -> None:
+    known = {"type", "description", "enum", "minimum", "maximum", "properties", "required", "items"}
+
+    def keywords(schema: Any) -> None:
+        assert set(schema) <= known and isinstance(schema["type"], str)
+        for rule in schema.get("properties", {}).values():
+            keywords(rule)
+        if "items" in schema:
+            keywords(schema["items"])
+
+    for tool in bench.start().tools().values():
+        keywords(tool["inputSchema"])
+        keywords(tool["outputSchema"])
+
+
+def test_claude_code_is_told_to_hand_on_long_answers_and_how_to_find_the_tools(
+    bench: Bench,
+) -> None:
+    for tool in bench.start().tools().values():
+        assert tool["_meta"]["anthropic/maxResultSizeChars"] == 500_000
+        assert "Codex" in tool["_meta"]["anthropic/searchHint"]
 
 
 # Prompts ------------------------------------------------------------------------------------------
