@@ -1137,8 +1137,7 @@ def main() -> int:
     sys.setrecursionlimit(3000)  # the ledger must be able to read all that a server may
     streams = options.cases // 3
     print(
-        f"fuzz: {options.cases} cases, Python {sys.version.split()[0]}, --seed {seed}",
-        flush=True,
+        f"fuzz: {options.cases} cases, Python {sys.version.split()[0]}, --seed {seed}", flush=True
     )
     begin, bad = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as root:

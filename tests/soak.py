@@ -470,8 +470,7 @@ class Soak:
                 # has ended it.
                 if LINUX or not cut_off:
                     self.fault(
-                        "turns interleaved",
-                        f"{number} after {now[session]}, session {session}",
+                        "turns interleaved", f"{number} after {now[session]}, session {session}"
                     )
             over.add(now.get(session, ""))
             now[session] = number
@@ -531,10 +530,7 @@ class Soak:
         def tell(name: str, text: Any) -> None:
             print(f"{name:<40} {text}")
 
-        tell(
-            "calls made",
-            f"{self.made}; {turns} turns seen, on {len(self.sessions)} sessions",
-        )
+        tell("calls made", f"{self.made}; {turns} turns seen, on {len(self.sessions)} sessions")
         for name, count in self.outcomes.most_common():
             tell("  " + name, count)
         tell("servers ended", sum(self.endings.values()))
@@ -592,8 +588,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(
-        f"soak: {options.seconds:g} s, Python {sys.version.split()[0]}, --seed {seed}",
-        flush=True,
+        f"soak: {options.seconds:g} s, Python {sys.version.split()[0]}, --seed {seed}", flush=True
     )
     root = tempfile.mkdtemp(prefix="soak-")
     soak = Soak(root, options.seconds, seed)

@@ -106,11 +106,7 @@ def test_the_usage_is_named_as_codex_exec_names_it(stage: Stage) -> None:
     usage = stage.chat()["structuredContent"]["usage"]
     assert {
         name: usage[name] for name in ("input_tokens", "cached_input_tokens", "output_tokens")
-    } == {
-        "input_tokens": 10,
-        "cached_input_tokens": 0,
-        "output_tokens": 5,
-    }
+    } == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     assert not [name for name in usage if name != name.lower()]
 
 

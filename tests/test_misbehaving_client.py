@@ -329,8 +329,7 @@ def test_lone_surrogates_in_every_place_are_answered(bench: Bench) -> None:
 def test_an_id_of_a_wrong_type_is_refused_under_no_id(bench: Bench, method: str, id: Any) -> None:
     client = bench.start(handshake=False)
     (answer,) = answers(
-        client,
-        line_of(id=id, method=method, params={"name": CHAT, "arguments": {"prompt": "x"}}),
+        client, line_of(id=id, method=method, params={"name": CHAT, "arguments": {"prompt": "x"}})
     )
     assert code(answer) == INVALID_REQUEST and answer.get("id") is None
     assert bench.calls() == []
@@ -408,11 +407,7 @@ def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_e
                 {"name": CHAT, "arguments": value},
                 {"name": value, "arguments": {"prompt": "x"}},
                 {"name": CHAT, "arguments": {"prompt": value}, "_meta": MODERN},
-                {
-                    "name": CHAT,
-                    "arguments": {"prompt": "x"},
-                    "_meta": {"progressToken": value},
-                },
+                {"name": CHAT, "arguments": {"prompt": "x"}, "_meta": {"progressToken": value}},
                 {"protocolVersion": "2025-11-25", "clientInfo": value, "capabilities": value},
                 {"protocolVersion": "2025-11-25", "clientInfo": {"name": value}},
             ]
@@ -422,16 +417,9 @@ def test_params_of_every_wrong_type_are_answered_once_and_never_as_an_internal_e
             ]
         first = len(client.messages)
         for number, params in enumerate(cases):
-            client.request(
-                method, params, id=f"{method}-{number}"
-            ) if params is not None else client.send(
-                {
-                    "jsonrpc": "2.0",
-                    "id": f"{method}-{number}",
-                    "method": method,
-                    "params": None,
-                }
-            )
+            # Not by `request`, which leaves params out that are None.
+            id = f"{method}-{number}"
+            client.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
             client.send({"jsonrpc": "2.0", "method": method, "params": params})
         wanted = [f"{method}-{number}" for number in range(len(cases))]
         client.wait_for(lambda: len(client.messages) >= first + len(wanted), "answers")

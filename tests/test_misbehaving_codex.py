@@ -49,8 +49,7 @@ def run(
     server = bench.start(env={"FAKE_CODEX_DO": steps(lines)} if early else {})
     before, began = peak(server), time.monotonic()
     result = server.call(
-        CHAT,
-        dict(arguments, prompt=(prompt or "please") + ("" if early else "\n" + steps(lines))),
+        CHAT, dict(arguments, prompt=(prompt or "please") + ("" if early else "\n" + steps(lines)))
     )
     assert time.monotonic() - began < bound
     assert peak(server) - before <= memory, f"{peak(server) - before} MiB more"

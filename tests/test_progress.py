@@ -193,9 +193,7 @@ def test_silence_has_a_sign_of_life_with_the_time_so_far(bench: Any) -> None:
     server = bench.start()
     session = session_of(server.chat("open"))
     running = server.start_call(
-        CHAT,
-        {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session},
-        token=TOKEN,
+        CHAT, {"prompt": steps(BEGIN + ["gate hold"] + END), "session_id": session}, token=TOKEN
     )
     bench.reached("hold")
     queued = server.start_call(CHAT, {"prompt": "next", "session_id": session}, token="queued")
@@ -281,9 +279,7 @@ def test_nothing_is_told_after_the_answer(bench: Any) -> None:
     server = bench.start()
     for index in range(10):
         server.call(
-            CHAT,
-            {"prompt": steps(BEGIN + ["command ls", "command pwd"] + END)},
-            token=index,
+            CHAT, {"prompt": steps(BEGIN + ["command ls", "command pwd"] + END)}, token=index
         )
     server.ask("ping")
     time.sleep(0.8)  # longer than the pause in which a message can be held back

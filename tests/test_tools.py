@@ -185,11 +185,7 @@ BAD: List[Any] = [
     (CHAT, {"promt": "x"}, ["promt", "prompt"]),
     (CHAT, {"prompt": "x", "sessionId": UUID}, ["sessionId", "session_id"]),
     (CHAT, {"prompt": "x", "timeout": 1000}, ["timeout", "timeout_ms"]),
-    (
-        CHAT,
-        {"prompt": "x", "reasoning-effort": "low"},
-        ["reasoning-effort", "reasoning_effort"],
-    ),
+    (CHAT, {"prompt": "x", "reasoning-effort": "low"}, ["reasoning-effort", "reasoning_effort"]),
     (CHAT, {"prompt": "x", "Model": "gpt-5"}, ["Model", '"model"']),
     (CHAT, {"prompt": "x", "zzzzzzzz": 1}, ["zzzzzzzz"]),
     (CHAT, {"prompt": "x", "": 1}, ['""']),
@@ -387,8 +383,7 @@ def test_the_text_about_a_bad_argument_stays_short_and_on_the_point(bench: Bench
     assert (
         len(
             refused(
-                client,
-                dict({"prompt": "x"}, **{f"argument{number}": 1 for number in range(20000)}),
+                client, dict({"prompt": "x"}, **{f"argument{number}": 1 for number in range(20000)})
             )
         )
         < 20000

@@ -255,9 +255,7 @@ def test_a_bad_effort_is_told_where_codex_refuses_it(bench: Any, version: str) -
 @both
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_turn_that_somebody_interrupts_is_a_failure_whatever_the_exit_code(
-    bench: Any,
-    version: str,
-    code: int,
+    bench: Any, version: str, code: int
 ) -> None:
     server = start(bench, version)
     result = server.chat(steps("session", "started", "say Halfway.", f"exit {code}"))

@@ -134,9 +134,7 @@ def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -
     shared.person("The person is first. MODEL:WAIT 8")
     wait(lambda: "The person is first" in shared.real.heard(), "the person's message at the model")
     id = shared.client.start_call(
-        CHAT,
-        {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session},
-        token="p",
+        CHAT, {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session}, token="p"
     )
     shared.client.wait_for(
         lambda: re.search("[Ww]ait.*turn", str(shared.client.progress("p"))), "progress of the wait"

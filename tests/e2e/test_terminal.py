@@ -14,14 +14,8 @@ CLIENTS = (
     "an-agent-with-a-name-that-is-much-longer-than-any-other",
 )
 REQUESTS = {
-    CHAT: (
-        "prompt",
-        "Find out why the build of the documentation fails on every second Tuesday",
-    ),
-    PLAN: (
-        "requirements",
-        "Add a button that prints the whole page in colour, or in black",
-    ),
+    CHAT: ("prompt", "Find out why the build of the documentation fails on every second Tuesday"),
+    PLAN: ("requirements", "Add a button that prints the whole page in colour, or in black"),
     FINAL: ("change_summary", "Moved the parser into a module of its own, tests too"),
 }
 #: Characters of a request that the picker must show at least.
