@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test e2e lint fuzz soak bench clean
+.PHONY: demo test e2e versions lint fuzz soak bench clean
 
 demo:            ## one conversation, shown: no account needed
 	$(PYTHON) tests/demo.py
@@ -15,6 +15,9 @@ e2e:             ## the tests with the real Codex CLI and real MCP clients and a
 	$(PYTHON) tests/e2e/install_clients.py
 	$(PYTHON) tests/e2e/install_frameworks.py
 	.e2e/venv/bin/python -m pytest tests/e2e
+
+versions:        ## the tests of rights with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
+	$(PYTHON) tests/e2e/versions.py $(VERSIONS)
 
 lint: .venv/made ## style and types
 	$(RUN) -m ruff check --isolated --select E4,E7,E9,F,W .

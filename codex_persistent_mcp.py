@@ -6,9 +6,8 @@
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
 An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers in a session of its own store. A
-person can continue the same conversation in a terminal with `codex resume <session_id>`, and the
-agent can go on after that. (Codex's events call a session a thread; this file says session. A
-thread of this process is a worker.)
+person can go on with it in a terminal (`codex resume <session_id>`), and the agent after that.
+(Codex's events call a session a thread. A thread of this process is a worker.)
 
 The way of one call through the rooms of this file, each of which uses only rooms above it:
 
@@ -18,37 +17,30 @@ The way of one call through the rooms of this file, each of which uses only room
     tool          tools          arguments checked against the tool's own schema
     prompt        prompts        the attribution line, the text of each tool
     place         sessions       one turn at a time in a session, on this machine
-    run           codex process  `codex exec --json`, in a process group of its own; or, in a
-                  app-server     session that is open in a `codex resume` window, a turn there
+    run           codex process  `codex exec --json`, with just the rights that the call may have;
+                  app-server     or a turn in the `codex resume` window that has the session open
     events, turn  turn           what Codex reports, folded into a reply or a failure
     result        tools, server  structured and as text
     bytes out     transport      the only writer of standard output
 
-A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, takes
-an event, folds it into the turn, tells progress and looks whether to stop. Leaving the iterator
-ends whatever the run started.
+A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
+them into the turn, tells progress and looks whether to stop. Leaving the iterator ends the run:
 
-How things are stopped:
+    a run (Ladder)        SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL,
+                          a second apart. On Linux, what has left the group gets SIGTERM first.
+    this server's end     the same in a quarter of a second: clients wait no more than half of one.
+    a killed server       the watcher, a shell in the run's group, does it, in a quarter, too.
+    a turn elsewhere      is not ours to kill: the app-server has two seconds to interrupt it.
 
-    a run (Ladder)         SIGINT, so that Codex records the interruption; after a second SIGTERM,
-                           after another SIGKILL. On Linux, processes that have left the group get
-                           SIGTERM first, and SIGKILL at least 0.2 s later.
-    the server's own end   the same, but SIGKILL after a quarter of a second: clients wait no more
-                           than half a second. What is still left then is the watcher's.
-    a killed server        the watcher, a shell in the run's group, does the same. It has nobody to
-                           wait for, and takes 0.2 s.
-    a turn elsewhere       the app-server is asked to interrupt it, and has two seconds for that:
-                           the process is not ours to kill.
-
-What it starts: for each call one `codex exec` (several, while the session is open elsewhere),
-through /bin/sh, which leaves the watcher; on macOS `ps`, once; for --check, `codex --version` and
-`codex login status`.
-What it reads: its environment; the first line of a session's file, for the session's directory; on
-Linux the environments of this user's processes, to see who started it and to find what a stopped
-turn has left; for --check, Codex's config.toml.
-What it writes: standard output (MCP), standard error (a log without prompts and replies), and one
-empty lock file in the Codex home, codex-persistent-mcp.lock. What it connects to: Codex's control
-socket, there too. It keeps no state of its own: the conversations live in Codex's session store.
+It starts: for each call `codex exec` (again, while the session is open elsewhere), through /bin/sh,
+which leaves the watcher; `codex --version`, once for each executable; on macOS `ps`, once; for
+--check, `codex login status` and `codex sandbox`.
+It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
+the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
+processes, to see who started it and what a stopped turn has left.
+It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
+file in the Codex home. It connects to Codex's control socket there. It keeps no state: the
+conversations live in Codex's session store.
 """
 from __future__ import annotations
 
@@ -65,75 +57,65 @@ import select
 import signal
 import threading
 import time
-from collections import deque
-from typing import (Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Optional,
-                    Tuple, Union)
+from typing import (Any, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional,
+                    Set, Tuple, Union)
 
-# --------------------------------------------------------------------------------------------------
-# constants, settings
-# --------------------------------------------------------------------------------------------------
+# ---- constants, settings ----
 
 NAME = "codex-persistent-mcp"
-#: Version of this file, as told to clients and by `--version`.
 VERSION = "1.1.0"
 
-#: Revisions of MCP that begin with an `initialize` handshake, newest first.
+#: Revisions of MCP with an `initialize` handshake, newest first.
 LEGACY_REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-#: Revisions of MCP in which every request carries its own `_meta`.
+#: Revisions in which every request carries its own `_meta`.
 MODERN_REVISIONS = ("2026-07-28",)
-#: Error codes of JSON-RPC 2.0, and the one of MCP 2026-07-28 that this server needs.
+#: Error codes of JSON-RPC 2.0, and one of MCP 2026-07-28.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 INTERNAL_ERROR, UNSUPPORTED_REVISION = -32603, -32022
 
 #: Codex's sandboxes, from the fewest rights to the most.
 SANDBOXES = ("read-only", "workspace-write", "danger-full-access")
-MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, DEFAULT_TIMEOUT_MS = 1_000, 7_200_000, 600_000
+PROFILES = {"read-only": ":read-only", "workspace-write": ":workspace"}
+MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 7_200_000
 
-#: Bytes of one line from the client; a longer one is skipped and refused.
-MAX_MESSAGE = 128 << 20
-#: Bytes of one event from Codex; of a longer one only the beginning is looked at.
-MAX_EVENT = 32 << 20
-#: Bytes of Codex's standard error that are kept from its beginning, and as many from its end.
-MAX_STDERR = 32 << 10
-#: Bytes of answers that wait for a client that does not read; beyond that, nothing more is read.
-MAX_UNSENT = 64 << 20
-#: Calls waiting and running at once, beyond which calls are refused; and warnings of one answer.
-MAX_CALLS, MAX_WARNINGS = 256, 20
+# Bytes:
+MAX_MESSAGE = 128 << 20  # of a line from the client; a longer one is refused
+MAX_EVENT = 32 << 20  # of an event; of a longer one only the beginning is read
+MAX_STDERR = 32 << 10  # kept of Codex's stderr, at its beginning and at its end
+MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read either
 
-#: Seconds. A run yields at least this often, so that its call can look at its deadline.
-TICK = 0.05
-#: Seconds that Codex has to leave by itself after its turn, or its output, has ended.
-LEAVE = 3.0
-#: Seconds for which output may still come after Codex itself has gone: a child can hold the pipe.
-DRAIN = 0.5
-#: Seconds between SIGTERM and SIGKILL for processes that have left Codex's group.
-STRAYS = 0.2
-#: Seconds from one progress message to the next, or to the answer; and the longest silence.
-PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0
-#: Seconds for one answer of Codex's app-server, and for stopping a turn there.
-ANSWER, WITHDRAW = 10.0, 2.0
+MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
 
-#: A session id as Codex makes it and `codex resume` takes it.
-UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+# Seconds:
+TICK = 0.05  # a run yields at least this often, so that its call can look at its deadline
+LEAVE = 3.0  # for Codex to leave after its turn, or its output, has ended
+FURTHER = 20.0  # for a further turn that Codex begins by itself
+DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
+STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
+PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
+ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
 
-JsonObject = Dict[str, Any]
+UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+Json = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """What the operator set in the environment. `problems` has a text for each bad value."""
+    """What the operator set, with a text for each bad value."""
 
     codex: str
     cwd: str
-    origin: str
-    timeout_ms: int
     sandbox: Optional[str]
+    timeout_ms: int
     max_parallel: int
+    origin: str
     codex_home: str
+    roots: Tuple[str, ...]
+    codex_args: Tuple[str, ...]
+    review_profile: str
     problems: Tuple[str, ...]
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `low` to `high`."""
     def read(text: str) -> int:
         if re.fullmatch("[0-9]{1,9}", text) and low <= int(text) <= high:
             return int(text)
@@ -141,90 +123,101 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def sandbox_name(text: str) -> Optional[str]:
-    """Reads the name of a sandbox; "" is None."""
-    if text and text not in SANDBOXES:
-        raise ValueError("one of " + ", ".join(SANDBOXES))
-    return text or None
+def name_like(pattern: str, what: str, none: Optional[str]) -> Callable[[str], Optional[str]]:
+    def read(text: str) -> Optional[str]:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError(what)
+        return text or none
+    return read
 
 
 def working_directory(text: str) -> str:
-    """Reads the directory of new sessions; "" is where the server was started."""
-    path = os.path.expanduser(text)
+    """Reads a directory; "" is where the server was started."""
     try:
-        path = path or os.getcwd()
+        path = os.path.expanduser(text) or os.getcwd()
     except OSError:
-        pass  # it is gone
+        path = ""  # it is gone
     if os.path.isabs(path) and os.path.isdir(path):
         return path
     raise ValueError("the absolute path of an existing directory")
 
 
-class Variable(NamedTuple):
-    """An environment variable: the field of Settings that it sets, its default, and its reader.
-
-    The reader gets the default if the variable is empty. It raises ValueError: what it takes.
-    """
-
-    name: str
-    field: str
-    default: str
-    read: Callable[[str], Any]
+def directories(text: str) -> Tuple[str, ...]:
+    paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
+    if not all(map(os.path.isabs, paths)):
+        raise ValueError(f"absolute directories, separated by {os.pathsep}")
+    return tuple(map(os.path.realpath, paths))
 
 
-VARIABLES = (
-    Variable("CODEX_BIN", "codex", "codex", os.path.expanduser),
-    Variable("CODEX_MCP_CWD", "cwd", "", working_directory),
-    Variable("CODEX_MCP_SANDBOX", "sandbox", "", sandbox_name),
-    Variable("CODEX_MCP_TIMEOUT_MS", "timeout_ms", str(DEFAULT_TIMEOUT_MS),
-             whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
-    Variable("CODEX_MCP_MAX_PARALLEL", "max_parallel", "16", whole_number(1, 1000)),
-    Variable("CODEX_PERSISTENT_MCP_ORIGIN", "origin", NAME, str),
-    Variable("CODEX_HOME", "codex_home", os.path.join("~", ".codex"),
-             lambda text: os.path.abspath(os.path.expanduser(text))),
+#: Options that neither break the protocol nor widen the rights of a review.
+VALUED = "-c|-p|--config|--profile|--enable|--disable|--add-dir|--local-provider|--color"
+FLAGS = "--oss|--strict-config"
+
+
+def codex_options(text: str) -> Tuple[str, ...]:
+    """Reads options of `codex exec`, quoted as in a shell."""
+    import shlex  # seldom needed
+
+    words = shlex.split(text)
+    option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
+    if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
+        raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
+    return tuple(words)
+
+
+#: The environment's variables in the order of the fields of Settings: name, default, and what reads
+#: it, or raises ValueError: what it takes.
+VARIABLES: Tuple[Tuple[str, str, Callable[[str], Any]], ...] = (
+    ("CODEX_BIN", "codex", os.path.expanduser),
+    ("CODEX_MCP_CWD", "", working_directory),
+    ("CODEX_MCP_SANDBOX", "", name_like(
+        "|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES), None)),
+    ("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
+    ("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
+    ("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
+    ("CODEX_HOME", os.path.join("~", ".codex"),
+     lambda text: os.path.abspath(os.path.expanduser(text))),
+    ("CODEX_MCP_ROOTS", "", directories),
+    ("CODEX_MCP_CODEX_ARGS", "", codex_options),
+    ("CODEX_MCP_REVIEW_PROFILE", "", name_like(
+        "[A-Za-z0-9_-]+", "the name of a permission profile in Codex's config.toml", "")),
 )
 
 
 def read_settings(env: Dict[str, str]) -> Settings:
-    """Reads the settings from `env`; an empty value counts as not set. Never raises."""
-    values: JsonObject = {}
+    """Reads the settings. An empty value counts as not set."""
+    values: List[Any] = []
     problems: List[str] = []
-    for variable in VARIABLES:
-        text = env.get(variable.name) or variable.default
+    for name, default, read in VARIABLES:
+        text = env.get(name) or default
         try:
-            values[variable.field] = variable.read(text)
+            values.append(read(text))
         except ValueError as error:
-            values[variable.field] = variable.read(variable.default) if variable.default else ""
-            problems.append(f"{variable.name} is {text!r}; it takes {error}")
-    return Settings(problems=tuple(problems), **values)
+            values.append(default and read(default))
+            problems.append(f"{name} is {text!r}; it takes {error}")
+    return Settings._make([*values, tuple(problems)])
 
 
-# --------------------------------------------------------------------------------------------------
-# errors, and what a call watches while it waits
-# --------------------------------------------------------------------------------------------------
+# ---- errors, and what a call watches while it waits ----
 
 
 class ProtocolError(Exception):
     """A message that is answered with a JSON-RPC error."""
 
-    def __init__(self, code: int, message: str, data: Optional[JsonObject] = None) -> None:
+    def __init__(self, code: int, message: str, **more: Json) -> None:
         super().__init__(message)
-        self.body: JsonObject = {"code": code, "message": message}
-        if data is not None:
-            self.body["data"] = data
+        self._body = dict(more, code=code, message=message)
 
-    def response(self, request_id: Any) -> JsonObject:
-        """The JSON-RPC error response; the id is null if the request's cannot be told."""
-        return {"jsonrpc": "2.0", "id": request_id, "error": self.body}
+    def response(self, request_id: Any) -> Json:
+        """The JSON-RPC error response; the id is null if it is not known."""
+        return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
 def invalid_params(text: str) -> ProtocolError:
-    """The error for a request whose parameters are not those of its method."""
     return ProtocolError(INVALID_PARAMS, "Invalid params: " + text)
 
 
 def invalid_request(text: str) -> ProtocolError:
-    """The error for a message that is not a request of JSON-RPC."""
     return ProtocolError(INVALID_REQUEST, "Invalid request: " + text)
 
 
@@ -233,31 +226,30 @@ class RunFailure(Exception):
 
 
 class SessionLost(RunFailure):
-    """The session does not exist, so the answer must not offer to continue it."""
+    """There is no such session, so the answer must not offer to continue it."""
+
+
+class TryAgain(RunFailure):
+    """Nothing had begun, and the same is likely to work in a moment."""
 
 
 class SessionBusy(RunFailure):
     """The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
 
 
-class Reason(enum.Enum):
-    """Why a call must end before its turn has ended."""
-
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    SHUTDOWN = "shutdown"
+#: Why a call must end before its turn has ended.
+Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
 
 
 class Stopped(Exception):
     """A call must end now, for `reason`."""
 
     def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.value)
         self.reason = reason
 
 
 class Deadline:
-    """When a call must end: at its time, or as soon as it is stopped. Any worker may call this."""
+    """When a call must end: at its time, or when it is stopped. Any worker may call this."""
 
     def __init__(self, timeout_s: float) -> None:
         self._end = time.monotonic() + timeout_s
@@ -265,7 +257,7 @@ class Deadline:
         self._wake = threading.Event()
 
     def stop(self, reason: Reason) -> None:
-        """Makes the next `check` raise `Stopped`. The first reason stays."""
+        """Makes `check` raise `Stopped`. The first reason stays."""
         self._reason = self._reason or reason
         self._wake.set()
 
@@ -282,7 +274,7 @@ class Deadline:
 
     def wait(self, duration: float) -> bool:
         """Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-        woken = self._wake.wait(max(0.0, min(duration, self._end - time.monotonic())))
+        woken = self._wake.wait(min(duration, self._end - time.monotonic()))
         self._wake.clear()
         self.check()
         return woken
@@ -297,19 +289,17 @@ def one_line(text: str, limit: int) -> str:
 
 
 class Progress:
-    """What a call is doing, thinned out for a person. Only the call's own worker may call this."""
+    """What a call is doing, thinned out for a person. Only the call's worker may call this."""
 
-    def __init__(self, send: Optional[Callable[[str], None]] = None) -> None:
-        #: The latest text, sent or not.
-        self.latest = "waiting"
+    def __init__(self, send: Optional[Callable[[str], None]]) -> None:
+        self.latest = "waiting"  # sent or not
         self._send = send
         self._begin = time.monotonic()
         self._sent_at = self._begin - PROGRESS_GAP
-        #: Since when there is a text that was not sent.
-        self._since: Optional[float] = None
+        self._since: Optional[float] = None  # when there came a text that was not sent
 
     def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text`, if any: soon, unless something newer comes first, or `at_once`."""
+        """Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
         if text and text != self.latest:
             self.latest, self._since = text, self._since or time.monotonic()
         if at_once:
@@ -317,7 +307,7 @@ class Progress:
         self.tick()
 
     def tick(self) -> None:
-        """Tells what is due: what is half a second old, or after a long silence a sign of life."""
+        """Tells what is due: a text half a second old, or after a long silence a sign of life."""
         now = time.monotonic()
         silence = now - self._sent_at
         if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
@@ -326,7 +316,7 @@ class Progress:
             self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
 
     def settle(self) -> None:
-        """Waits until an answer may follow: some clients fail on one that comes with progress."""
+        """Waits until an answer may follow: some clients fail if both come together."""
         if self._send is not None:
             time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - time.monotonic()))
 
@@ -337,41 +327,36 @@ class Progress:
 
 
 class Control(NamedTuple):
-    """What one call watches while it works or waits."""
+    """What a call watches."""
 
     deadline: Deadline
     progress: Progress
 
     def check(self) -> None:
-        """Raises `Stopped` if the call must end; tells the progress that is due."""
+        """Raises `Stopped` if the call must end; tells what is due."""
         self.deadline.check()
         self.progress.tick()
 
     def pause(self, duration: float) -> None:
         """Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
-        end, woken = time.monotonic() + duration, False
-        while not woken and time.monotonic() < end:
-            woken = self.deadline.wait(min(end - time.monotonic(), PROGRESS_GAP / 2))
+        while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
             self.progress.tick()
+            duration -= PROGRESS_GAP / 2
 
 
-# --------------------------------------------------------------------------------------------------
-# messages: JSON and JSON-RPC 2.0, bytes to checked messages and back
-# --------------------------------------------------------------------------------------------------
-
-RequestId = Union[str, int]
+# ---- messages: JSON and JSON-RPC 2.0, bytes to checked messages and back ----
 
 
 class Message(NamedTuple):
     """A request, or a notification if `id` is None. `params` is an object, {} if left out."""
 
     method: str
-    params: JsonObject
-    id: Optional[RequestId]
+    params: Json
+    id: Any
 
 
 def is_id(value: Any) -> bool:
-    """Whether MCP allows `value` as a request id or progress token: a string or an integer."""
+    """Whether MCP takes `value` as a request id or progress token."""
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
@@ -383,19 +368,19 @@ def value_in(value: Any, *path: str) -> Any:
 
 
 def text_in(value: Any, *path: str) -> str:
-    """The string at `path` in nested objects, or ""."""
+    """The same, if it is a string, or ""."""
     found = value_in(value, *path)
     return found if isinstance(found, str) else ""
 
 
-def object_in(value: Any, *path: str) -> JsonObject:
-    """The object at `path` in nested objects, or {}."""
+def object_in(value: Any, *path: str) -> Json:
+    """The same, if it is an object, or {}."""
     found = value_in(value, *path)
     return found if isinstance(found, dict) else {}
 
 
-def objects_in(value: Any, *path: str) -> List[JsonObject]:
-    """The objects in the array at `path` in nested objects, or []."""
+def objects_in(value: Any, *path: str) -> List[Json]:
+    """The objects in the array at `path`, or []."""
     found = value_in(value, *path)
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
@@ -403,7 +388,7 @@ def objects_in(value: Any, *path: str) -> List[JsonObject]:
 def json_number(text: str) -> Union[int, float]:
     """A number of JSON. One that no float holds becomes the nearest that can be written again.
 
-    So does a whole number of hundreds of digits: on millions, Python would work for hours.
+    So does one of hundreds of digits: on millions, Python would work for hours.
     """
     if len(text) < 400 and not re.search("[.eE]", text):
         return int(text)
@@ -456,10 +441,18 @@ def decode_line(line: bytes) -> Any:
         raise ProtocolError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
 
 
-def read_message(value: Any) -> Optional[Message]:
-    """Checks one JSON-RPC message; None for a response, which nobody here expects.
+def object_param(params: Json, name: str) -> Json:
+    """The object `name` in `params`, {} if it is left out. Raises ProtocolError."""
+    found = params.get(name)
+    if found is not None and not isinstance(found, dict):
+        raise invalid_params(f'"{name}" must be an object')
+    return found or {}
 
-    Raises ProtocolError.
+
+def read_message(value: Any) -> Optional[Message]:
+    """Checks one message. Raises ProtocolError.
+
+    None is one that nobody here waits for: a response, a notification without parameters.
     """
     if isinstance(value, list):
         raise invalid_request("batches are not supported; send each message by itself, on one line")
@@ -473,19 +466,17 @@ def read_message(value: Any) -> Optional[Message]:
         raise invalid_request('"method" must be a string')
     if "id" in value and not is_id(value["id"]):
         raise invalid_request('"id" must be a string or an integer')
-    params = value.get("params")
-    params = {} if params in (None, []) else params  # as some clients leave it out
-    if not isinstance(params, dict):
-        raise invalid_params('"params" must be an object')
+    if "id" not in value and not object_in(value, "params"):
+        return None
+    # [] is how some clients leave it out.
+    params = {} if value.get("params") == [] else object_param(value, "params")
     return Message(value["method"], params, value.get("id"))
 
 
-# --------------------------------------------------------------------------------------------------
-# platform: all that differs between POSIX and Windows
-# --------------------------------------------------------------------------------------------------
+# ---- platform: all that differs between POSIX and Windows ----
 
 WINDOWS = os.name == "nt"
-if WINDOWS:
+if sys.platform == "win32":  # said so that mypy follows
     import msvcrt
 else:
     import fcntl
@@ -494,11 +485,10 @@ else:
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the end of the pipe {0}. Only this server holds the other end, so it ends however this server
-#: dies. Then the watcher stops the group, and on Linux also what has left the group but has the
-#: mark. It ignores the signals that ask the group to stop, holds none of the command's pipes, and
-#: is swept away with the group after the run. It alone also holds {1}, the file of this server's
-#: locks, so these last until the command is gone.
+#: the end of the pipe {0}: it comes however this server dies, the only holder of the other end.
+#: Then the watcher stops the group, and on Linux what has left it with the mark. It ignores the
+#: signals by which the group is stopped, and is swept away with it after the run. It alone also
+#: holds {1}, the file of the locks, which so last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -526,20 +516,15 @@ class Watch(NamedTuple):
 
 
 def watch_pipe() -> Optional[int]:
-    """The end of a new pipe that watchers read; the other stays open here. None without a shell."""
-    if WINDOWS or not os.path.exists("/bin/sh"):
-        return None
-    return os.pipe()[0]
+    """The end of a new pipe that watchers read, None without a shell."""
+    return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
 def spawn(command: List[str], cwd: str, mark: Mark, watch: Optional[Watch] = None) -> Any:
-    """Starts a marked process with pipes, which leads a group of its own, and its watcher.
+    """Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
+    import subprocess  # a quarter of the server's time to start, and not needed then
 
-    Raises OSError, ValueError.
-    """
-    import subprocess  # a quarter of the time that the server takes to start, and not needed then
-
-    options: JsonObject = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
+    options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
     if WINDOWS:
         options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
     elif watch:
@@ -552,13 +537,13 @@ def spawn(command: List[str], cwd: str, mark: Mark, watch: Optional[Watch] = Non
 
 
 def signal_group(pid: int, name: str) -> None:
-    """Sends a signal to the group that `pid` leads; on Windows each ends the tree."""
+    """Signals the group that `pid` leads; on Windows any signal ends the tree."""
     try:
         if WINDOWS:
             import subprocess
 
-            subprocess.call(["taskkill", "/T", "/F", "/PID", str(pid)], stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], stdin=subprocess.DEVNULL,
+                           capture_output=True)
         else:
             os.killpg(pid, getattr(signal, name))
     except OSError:
@@ -566,16 +551,16 @@ def signal_group(pid: int, name: str) -> None:
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-    """Signals the marked processes outside of a group, on Linux; false if there are none.
+    """On Linux, signals the marked processes outside of a group; whether there are any.
 
     With "" for a name it only looks.
     """
     marked, found = "=".join(mark).encode(), False
-    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+    for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         try:
-            with open(f"/proc/{int(entry)}/environ", "rb") as file:
-                if marked in file.read().split(b"\0") and os.getpgid(int(entry)) != group:
-                    os.kill(int(entry), getattr(signal, name) if name else 0)
+            with open(f"/proc/{int(pid)}/environ", "rb") as file:
+                if marked in file.read().split(b"\0") and os.getpgid(int(pid)) != group:
+                    os.kill(int(pid), getattr(signal, name, 0))
                     found = True
         except (OSError, ValueError):
             pass  # no process, not this user's, or gone
@@ -583,7 +568,7 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 
 
 def sweep(group: int) -> None:
-    """Ends what is left of a group, and reaps what a container's first process inherits."""
+    """Ends what is left of a group. Reaps what a container's first process inherits."""
     signal_group(group, "SIGKILL")
     try:
         while not WINDOWS:
@@ -593,7 +578,7 @@ def sweep(group: int) -> None:
 
 
 def selectable(pipe: Any) -> Any:
-    """What a selector can wait for instead of `pipe`. On Windows a worker copies it to a socket."""
+    """`pipe`, or on Windows a socket to which a worker copies it."""
     if not WINDOWS:
         return pipe
     import socket
@@ -612,15 +597,8 @@ def selectable(pipe: Any) -> Any:
     return near.makefile("rb", 0)
 
 
-def set_nonblocking(pipe: Any) -> bool:
-    """Has writes to `pipe` take what they can at once; false where that cannot be had."""
-    if not WINDOWS:
-        os.set_blocking(pipe.fileno(), False)
-    return not WINDOWS
-
-
 def poll(fd: int, events: int) -> int:
-    """Which of `events`, or of the ends that poll(2) always tells, `fd` has now; 0 on Windows."""
+    """What poll(2) tells of `fd` now; 0 on Windows."""
     if WINDOWS:
         return 0
     poller = select.poll()
@@ -628,47 +606,41 @@ def poll(fd: int, events: int) -> int:
     return sum(state for _, state in poller.poll(0))
 
 
-#: Of Linux; Python names it from 3.9 on.
+#: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
 F_OFD_SETLK = 37
 
 
-def lock_open_file(fd: int, byte: int, take: bool) -> bool:
-    """`lock_byte` on Linux: fcntl(2), "Open file description locks". False without them."""
-    import errno  # like struct, needed by calls and not by the start
-    import struct
-
-    kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-    try:
-        fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    return True
-
-
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
-    """Locks or unlocks one byte of a file among processes; false if another has it. Raises OSError.
+    """Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
     On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
     """
+    import errno  # like struct, needed by calls and not by the start
+    import struct
+
     try:
-        if WINDOWS:
+        if sys.platform == "win32":
             os.lseek(fd, byte, os.SEEK_SET)
-            mode = msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK  # type: ignore[attr-defined]
-            msvcrt.locking(fd, mode, 1)  # type: ignore[attr-defined]
-        elif not (sys.platform == "linux" and lock_open_file(fd, byte, take)):
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
+            return True
+        if sys.platform == "linux":
+            kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
+            try:
+                fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+                return True
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a kernel without them
+                    raise
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
+        return True
     except (BlockingIOError, PermissionError):
         return False
-    return True
 
 
 def inside(marker: str) -> bool:
-    """Whether a process that was started with a value for `marker` is above this one.
+    """Whether a process with `marker` in its environment is above this one.
 
-    That process may have stripped this one's environment. But it leaves this one in its POSIX
-    session, whose leader is the process that was started with the marker.
+    It may have stripped this one's, but leaves it in its POSIX session, which it leads.
     """
     if WINDOWS or os.environ.get(marker):
         return bool(os.environ.get(marker))
@@ -678,17 +650,16 @@ def inside(marker: str) -> bool:
     try:
         if os.path.isdir("/proc/self"):
             with open(f"/proc/{leader}/environ", "rb") as file:
-                return re.search(b"\0" + mark, b"\0" + file.read()) is not None
-        found = subprocess.run(
-            ["ps", "-wwE", "-o", "command=", "-p", str(leader)], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5)
-        return re.search(b" " + mark, found.stdout) is not None
+                return bool(re.search(b"(^|\0)" + mark, file.read()))
+        ps = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)],
+                            stdin=subprocess.DEVNULL, capture_output=True, timeout=5)
+        return bool(re.search(b" " + mark, ps.stdout))
     except (OSError, subprocess.SubprocessError):
         return False
 
 
 def log(text: str) -> None:
-    """One line for people on standard error; dropped if nobody reads it, so that no call waits."""
+    """A line for people on standard error; dropped if nobody reads, so that no call waits."""
     try:
         if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
             os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
@@ -696,9 +667,7 @@ def log(text: str) -> None:
         pass
 
 
-# --------------------------------------------------------------------------------------------------
-# transport: lines from standard input, lines to standard output
-# --------------------------------------------------------------------------------------------------
+# ---- transport: lines from standard input, lines to standard output ----
 
 
 def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
@@ -721,201 +690,251 @@ class Writer:
     def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
         self._fd, self._on_broken = fd, on_broken
         self._changed = threading.Condition()
-        self._lines: Deque[bytes] = deque()
+        self._lines: List[bytes] = []
         self._unsent = 0
-        self._broken = False
         threading.Thread(target=self._work, name="writer", daemon=True).start()
 
     def send(self, message: Any) -> None:
-        """Queues one message, as one line of ASCII."""
         line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
         with self._changed:
-            if not self._broken:
-                self._lines.append(line)
-                self._unsent += len(line)
-                self._changed.notify_all()
+            self._lines.append(line)
+            self._count(len(line))
 
     def wait_for_room(self, limit: int, patience: float) -> bool:
         """Waits until at most `limit` bytes are unsent; false after `patience` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._unsent <= limit or self._broken, patience)
+            return self._changed.wait_for(lambda: self._unsent <= limit, patience)
 
     def drain(self, patience: float) -> None:
-        """Waits until all is sent, for as long as something goes out in each `patience` seconds."""
+        """Waits while something goes out in each `patience` seconds."""
         before = -1
         while not self.wait_for_room(0, patience) and self._unsent != before:
             before = self._unsent
 
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._unsent += change
+            self._changed.notify_all()
+
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._lines)
-                line = memoryview(self._lines.popleft())
-            try:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._lines)
+                    line = memoryview(self._lines.pop(0))
                 while line:
                     count = os.write(self._fd, line[:1 << 16])
                     line = line[count:]
-                    with self._changed:
-                        self._unsent -= count
-                        self._changed.notify_all()
-            except OSError:
-                with self._changed:
-                    self._broken = True
-                    self._lines.clear()
-                    self._changed.notify_all()
-                return self._on_broken()
+                    self._count(-count)
+        except OSError:
+            self._count(-self._unsent)  # nobody reads, so nothing need be waited for
+            self._on_broken()
 
 
-# --------------------------------------------------------------------------------------------------
-# turn: events folded into a turn
-# --------------------------------------------------------------------------------------------------
+# ---- turn: events folded into a turn ----
 
-#: Events of a run's own, beside those of `codex exec --json`: a line that is no event (`text`), an
-#: event that is too long (`head`, its beginning), something to tell (`text`), and the end of the
-#: run (`stderr`, `ending`).
+#: A run's own events: a line that is none (`text`), the `head` of one that is too long, progress
+#: (`text`), and the end (`stderr`, `ending`).
 NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
 
-Events = Iterator[Optional[JsonObject]]
+Events = Iterator[Optional[Json]]
 
 
-def say(text: str) -> JsonObject:
-    """An event that is nothing but progress to tell."""
+def say(text: str) -> Json:
+    """An event that only tells progress."""
     return {"type": SAY, "text": text}
 
 
-def warning(text: str) -> JsonObject:
-    """An event for a warning of the answer, as `codex exec` has it."""
+def warning(text: str) -> Json:
+    """A warning of the answer, as `codex exec` has it."""
     return {"type": "item.completed", "item": {"type": "error", "message": text}}
 
 
-#: Most bytes of a long turn are the output of commands and tools, of which nothing is needed.
-SKIPPED = re.compile(rb'\{"type":"item\.(?:updated|completed)",'
-                     rb'"item":\{"id":"[^"]*","type":"(?:command_execution|mcp_tool_call)"')
-#: Where an error of Codex ends for everybody but its makers.
-BACKTRACE = r"\n[ \t]*(?:[Ss]tack backtrace|Backtrace):"
+#: Most bytes of a turn are output of commands and tools, needed only if they failed.
+SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
+FAILED_END = re.compile(rb'"exit_code":-?[1-9]|"status":"(?:failed|declined)"')
+#: What colours a terminal, or sets its title.
+TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
+#: What follows is for Codex's makers.
+BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
-SHORTER = "Send a shorter text; Codex can read files in its working directory itself."
-#: What a caller can do about a failure, by what is found in Codex's words, in lower case.
+SHORTER = "Send a shorter text; Codex can read files itself."
+NEW_SESSION = "begin a new session (leave session_id out) with a summary."
+USER = "Ask the user to "
+UPDATE = "update Codex (npm install -g @openai/codex)"
+ENV = " into this server's env in the MCP client's configuration."
+#: How Codex words the status of an HTTP answer.
+STATUS = r"(?:unexpected|last) status:? "
+#: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
+#: identifiers, paths and numbers.
 ADVICE = (
-    ("no rollout found", "Codex does not know this session here: check session_id, or leave it out "
-     "to begin a new one. Sessions live in the Codex home (CODEX_HOME) of the user who began "
-     "them."),
+    ("no rollout found", "Check session_id, or leave it out. A session is known in its CODEX_HOME "
+     "only."),
+    (r"in .model_reasoning_eff|value: '\w+'.+supported values", "Use a reasoning_effort named "
+     "above, or leave it out."),
+    (r"model provider\b.+ not found", USER + "correct model_provider in Codex's config.toml."),
+    ("profile .+(?:not found|no longer s)|for '--profile", USER + "correct Codex's profile."),
+    ("error loading (?:config|rules)", USER + "correct Codex's configuration there."),
+    ("in the allowed set|requirements do not allow", "A policy forbids it: do not repeat it, tell "
+     "the user."),
+    (r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
+     "|installed node version", USER + "set CODEX_BIN to the absolute path of Codex itself: its "
+     "version manager finds no version here."),
+    ("inside a (?:trusted dir|git repo)", "Use another cwd, or ask the user."),
+    (r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)",
+     USER + UPDATE + ", or leave out what it does not know."),
+    ("^missing environment var", USER + "put that variable" + ENV),
+    (r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
+     "|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
+     "|context window of this", "This session cannot go on: " + NEW_SESSION),
     ("maximum length", SHORTER),
-    ("unknown variant", "Leave reasoning_effort out or use a value that Codex names; or ask the "
-     "user to correct Codex's config.toml."),
-    ("config.toml", "Ask the user to correct Codex's config.toml."),
-    ("not logged in", "Ask the user to run `codex login`."),
-    ("429", "Too many requests: wait a minute, then call again."),
-    ("401", "Ask the user to run `codex login`, or to check the API key of the model's provider."),
-    ("usage limit", "Wait until the limit of the user's plan is reset, or ask for another model."),
-    ("high demand", "The model's server is in trouble: call again later."),
-    ("status 5", "The model's server is in trouble: call again later."),
-    ("network", "Ask the user to check the network: Codex does not reach the model's server."),
-    ("model", "If model was given, check that this Codex and this account can use it, or leave it "
-     "out."),
-    ("", "Call again; if it keeps failing, ask the user to run `codex exec` in a terminal."),
+    ("hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits", "The user's "
+     "plan is used up. Wait as long as it says, or ask the user."),
+    ("flagged for|content policy|safety reasons|content_filter|policy violation", "The model's "
+     "server refuses this text. Reword it, and " + NEW_SESSION),
+    (STATUS + r"429\b|too many requests|rate limit (?:exc|reach)", "Call again in a minute."),
+    (STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
+     "|closed before resp", "The model's server is in trouble: call again later."),
+    (r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
+     "|by cloudflare|network is unreachable", USER + "check the network. HTTPS_PROXY, and "
+     "CODEX_CA_CERTIFICATE for a proxy's certificate, go" + ENV),
+    ("sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b",
+     USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV),
+    (r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)", "Leave model out, or use one "
+     "that this Codex and account know."),
 )
+#: Errors that pass: of two processes that start, or renew a sign-in.
+TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
+#: Notices that come in every turn; and what Codex overcame.
+NOTICE = re.compile(r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
+                    "|under-dev|project-local c|falling back from|run .codex exec|configured value"
+                    "|heads up|codex(?:'s linux sandb| could not find bub)")
+RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
+BLOCKED = ("Commands did not run: Codex's sandbox could not start on this machine. The user can "
+           "allow it (on Linux: unprivileged user namespaces, or an AppArmor profile for bwrap)")
+NO_SANDBOX = re.compile(r"(?i)bwrap: |sandbox-exec: sandbox_a|windows sandbox|"
+                        "(?:error|permission|thread).+(?:landlock|linux.sandbox)")
 
 
 def codex_words(text: str) -> str:
-    """What an error of Codex says, without the JSON around it, colours and backtraces."""
+    """What an error says, without the JSON around it, colours and backtraces."""
     for _ in range(4):
-        start, end = text.find("{"), text.rfind("}")
+        start, end = text.find("{"), text.rfind("}") + 1
         try:
-            value = load_json(text[start:end + 1]) if 0 <= start < end < 1 << 20 else None
+            value = load_json(text[start:end])
         except ValueError:
             break
         inner = (text_in(value, "error", "message") or text_in(value, "message")
                  or text_in(value, "detail"))
         if not inner:
             break
-        text = text[:start] + inner + text[end + 1:]
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", re.split(BACKTRACE, text)[0]).strip()
+        text = text[:start] + inner + text[end:]
+    text = re.sub(TERMINAL, "", re.split(BACKTRACE, text)[0]).strip()
     return text if len(text) <= 2000 else text[:2000] + "\u2026"
 
 
 def stderr_words(text: str) -> str:
-    """What Codex's standard error says of a failure, without its noise."""
-    lines = [line.rstrip() for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
-    logged = re.compile(r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?")
-    noise = re.compile(
-        r"WARNING: |Reading (?:additional input|prompt) from stdin|note: run with `RUST_BACK")
-    plain = [line for line in lines if not noise.match(line) and not logged.match(line)]
+    """What standard error says of a failure, without its noise."""
+    lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
+    logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
+    noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
+    plain = [line for line in lines if not re.match(noise + logged, line)]
     first = next((i for i, line in enumerate(plain) if line.lower().startswith("error")), 0)
-    chosen = plain[first:] or [logged.sub("", line) for line in lines if logged.match(line)]
+    chosen = plain[first:] or [re.sub(logged, "", line) for line in lines if re.match(logged, line)]
     return codex_words("\n".join(chosen[:12]))
 
 
-def decode_event(line: Union[bytes, bytearray]) -> Optional[JsonObject]:
-    """The event in one line of Codex's output; None if nothing in it is needed."""
-    if SKIPPED.match(line):
+def decode_event(line: Union[bytes, bytearray]) -> Optional[Json]:
+    """The event in a line of Codex's output; None if it is not needed."""
+    if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
         return None
     text = line.decode("utf-8", "replace")
-    try:
-        event = load_clean(text)
-    except ValueError:
-        event = None
-    if text_in(event, "type") and not text_in(event, "type").startswith("run."):
+    if "\x1b" in text:
+        text = re.sub(TERMINAL, "", text)
+    for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
+        try:
+            event = load_clean(text[start:])
+            break
+        except ValueError:
+            event = None
+    if text_in(event, "type") and not event["type"].startswith("run."):
         return event
     return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
 
 
-def item_progress(item: JsonObject, finished: bool) -> str:
-    """The line of progress that an item deserves, "" for none."""
-    kind, text = item.get("type"), text_in(item, "text")
-    if kind == "command_execution" and not finished:
-        command = text_in(item, "command")
-        wrapped = re.fullmatch(r"\S*sh -l?c (['\"]?)(.*)\1", command, re.DOTALL)
-        return "Running " + (wrapped.group(2) if wrapped else command)
+def failed(item: Json) -> bool:
+    return bool(item.get("exit_code")) or item.get("status") in ("failed", "declined")
+
+
+def item_progress(item: Json, finished: bool) -> str:
+    """The line of progress that an item deserves, or ""."""
+    kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
+    if kind == "command_execution":
+        command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
+        code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
+        return f"Failed{code}: {command}" if failed(item) else "" if finished else (
+            "Running " + command)
     if kind == "file_change":
         paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
         return "Changing " + ", ".join(map(os.path.basename, paths))
     if kind == "web_search":
         return "Searching the web for " + text_in(item, "query")
-    if kind == "mcp_tool_call" and not finished:
-        return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
     if kind == "todo_list":
         steps = objects_in(item, "items")
         ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
         current = min(len(steps) - len(ahead) + 1, len(steps))
         return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
-    if kind == "reasoning" and finished:
-        return "Thinking: " + text.strip().split("\n")[0].strip("*# ")
-    return "Writing: " + text[:400] if kind == "agent_message" and finished else ""
+    if kind == "reasoning":
+        return finished and "Thinking: " + text.strip().split("\n")[0].strip("*# ") or ""
+    if kind == "agent_message":
+        return finished and "Writing: " + text[:400] or ""
+    if finished or kind == "error":
+        return ""
+    if kind == "mcp_tool_call":
+        return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
+    if kind == "collab_tool_call":
+        return "Asking a helper: " + asked if asked else "Waiting for helpers"
+    return "Working: " + kind.replace("_", " ")
 
 
-class State(enum.Enum):
-    """How far a turn is. A turn that Codex adds in the same run makes it RUNNING again."""
+def verdict_of(text: str, verdicts: Tuple[str, ...]) -> str:
+    """The plain verdict in a review's first line, such as go_with_changes, or ""."""
+    line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
+    words = "|".join(verdicts).replace(" ", r"[\W_]+")
+    plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
+    found = re.match(plain, line)
+    return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
-    WAITING = 0
-    RUNNING = 1
-    COMPLETED = 2
-    FAILED = 3
+
+#: How far a turn is; a further turn of the same run makes it RUNNING again.
+State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
 class Turn:
-    """One turn, folded from its events; what became of it is read afterwards."""
+    """One turn, folded from its events."""
 
-    def __init__(self, expected: Optional[str] = None) -> None:
-        """`expected` is the session to continue, None for a new one."""
-        self.expected = expected
+    def __init__(self, expected: Optional[str] = None, limit: Optional[str] = None,
+                 verdicts: Tuple[str, ...] = ()) -> None:
+        """`expected` is the session to continue; `limit` the sandbox."""
+        self.expected, self.limit, self.verdicts = expected, limit, verdicts
         self.state = State.WAITING
         self.session_id: Optional[str] = None
-        self.reply: Optional[str] = None
-        self.usage: Optional[JsonObject] = None
+        #: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
+        #: messages of this one with their phases.
+        self.answers: List[str] = []
+        self._said: List[Tuple[str, str]] = []
+        self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
+        self.usage: Optional[Json] = None
         self.warnings: List[str] = []
-        #: The last error that Codex told, and the first line that was no event.
-        self.error = self.stray = ""
-        #: Codex's standard error, and how the run ended; filled at its end.
-        self.stderr, self.ending = "", "it was stopped"
+        self.error = self.stray = ""  # the last error; the first line that was no event
+        self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
-    def fold(self, event: JsonObject) -> str:
-        """Takes one event. Returns progress to tell, or "".
-
-        Raises RunFailure, SessionLost: the run must be stopped before it does anything else.
-        """
+    def fold(self, event: Json) -> str:
+        """Takes one event; returns progress. Raises RunFailure: the run must be stopped at once."""
         kind, item = event["type"], object_in(event, "item")
         if kind == "turn.started":
+            if self.state is State.COMPLETED:
+                self.answers, self._said = self.answers + self._answer(), []
             self.state = State.RUNNING
             return "Codex has started its turn"
         if kind == ENDED:
@@ -926,18 +945,16 @@ class Turn:
             return event["text"]
         elif kind == NOISE:
             self.stray = self.stray or event["text"]
-        elif kind == TOO_LONG:
-            if '"agent_message"' in event["head"][:200]:
-                raise RunFailure(
-                    f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
+        elif kind == TOO_LONG and '"agent_message"' in event["head"][:200]:
+            raise RunFailure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
         elif kind == "thread.started":
             self._session_started(text_in(event, "thread_id").lower())
         elif kind.startswith("item."):
-            if kind == "item.completed" and item.get("type") == "agent_message":
-                self.reply = text_in(item, "text") or self.reply
-            elif kind == "item.completed" and item.get("type") == "error":
-                self.warn(text_in(item, "message"))
-            return item_progress(item, kind == "item.completed")
+            done = kind == "item.completed"
+            if done:
+                self._completed(item)
+            self.commands += kind == "item.started" and item.get("type") == "command_execution"
+            return item_progress(item, done)
         elif kind == "turn.completed":
             self.state, self.usage = State.COMPLETED, object_in(event, "usage") or None
         elif kind == "turn.failed":
@@ -945,66 +962,108 @@ class Turn:
             self.error = codex_words(text_in(event, "error", "message")) or self.error
         elif kind == "error":
             self.error = codex_words(text_in(event, "message")) or self.error
-            self.warn(self.error)
+            if not RETRY.match(self.error):
+                self.warn(self.error)
             return "Codex reports: " + self.error
         return ""
+
+    @property
+    def reply(self) -> Optional[str]:
+        """All answers of the run; None if there is none."""
+        return "\n\n".join(self.answers + self._answer()) or None
+
+    def _answer(self) -> List[str]:
+        """The message marked as the answer, else the last, with that of the verdict before it."""
+        ranks = {"final_answer": 2, "commentary": 0}
+        last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
+        judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
+        return last if not judged or verdict_of(last[0], self.verdicts) else judged + last
+
+    def _completed(self, item: Json) -> None:
+        kind, output = item.get("type"), text_in(item, "aggregated_output").lstrip()[:1000]
+        if kind == "agent_message" and text_in(item, "text"):
+            self._said.append((item["text"], text_in(item, "phase")))
+        elif kind == "error":
+            self.warn(text_in(item, "message"))
+            if self.limit in PROFILES and self.state is State.WAITING:
+                self._check_rights()
+        elif kind == "command_execution" and failed(item) and NO_SANDBOX.match(output):
+            self.blocked += 1
+            if self.blocked == 1:
+                self.warn(f"{BLOCKED}: {one_line(output, 300)}")
+        elif kind == "mcp_tool_call" and failed(item):
+            server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
+            told = (". The user can allow it: default_tools_approval_mode in config.toml, "
+                    f"[mcp_servers.{server}].") if re.search("(?i)approv|cancelled", why) else ""
+            self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}{told}")
+
+    def _check_rights(self) -> None:
+        """Raises RunFailure if Codex announces more rights than were asked for."""
+        approvals = 0  # policy and reviewer, dangerous only together
+        for text in self.warnings:
+            told = re.search(r"(?is)(.*)\bfall\w*\s+back\b.*?requir(.*)", text.split("Details")[0])
+            field, target = told.groups() if told else ("", "")
+            approvals += "approval" in field
+            wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
+            if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
+                # Of a new session Codex has kept nothing yet.
+                raise (RunFailure if self.expected else SessionLost)(
+                    "Codex was stopped before it did anything: managed requirements do not allow "
+                    f"{self.limit}. {text} {USER}have it allowed.")
 
     def warn(self, text: str) -> None:
         """Notes a warning for the answer, once."""
         text = codex_words(text)
+        if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
+            return  # no agent is to be advised to have more trust
         if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
 
-    def _session_started(self, session_id: str) -> None:
-        if not re.fullmatch(UUID, session_id):
-            found = one_line(session_id, 80) or "none"
-            raise RunFailure(f"Codex announced a session without a usable id ({found}).")
-        if self.expected and session_id != self.expected:
+    def _session_started(self, name: str) -> None:
+        if not re.fullmatch(UUID, name):
+            raise RunFailure(f"Codex announced no usable session id: {one_line(name, 80)}")
+        if self.expected and name != self.expected:
             raise SessionLost(
-                f"Codex does not know the session {self.expected} here and was about to answer "
-                "from a new one; it was stopped before that. Check session_id, or leave it out to "
-                "begin a new session.")
-        if self.session_id and session_id != self.session_id:
-            raise RunFailure(f"Codex announced a second session, {session_id}, in the same run.")
-        self.session_id = session_id
+                f"Codex does not know the session {self.expected}, and was stopped before it "
+                "answered from a new one. Check session_id, or leave it out.")
+        if self.session_id and name != self.session_id:
+            raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
+        self.session_id = name
 
     def result(self) -> None:
-        """Returns if the turn is a success.
-
-        Raises:
-            SessionBusy: the session is open elsewhere.
-            SessionLost: Codex keeps nothing of the session, or does not know it.
-            RunFailure: anything else, in Codex's own words where it had some.
-        """
-        if self.state is State.COMPLETED:
+        """Returns if the turn is a success, else raises RunFailure or one of its kinds."""
+        words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
+        if self.state is State.COMPLETED or self.answers:
+            self.session_id = self.session_id or self.expected
+            if self.state is not State.COMPLETED:
+                self.warn("A further turn, for a goal or a hook, did not end "
+                          f"({self.ending}). The answer is that of the turn before.")
             if self.reply is None:
-                raise RunFailure("Codex finished the turn without a message. Ask again, for a "
-                                 "written answer.")
+                raise RunFailure(f"Codex finished the turn without a message: {words}\n"
+                                 "Ask again, for a written answer.")
             if not self.session_id:
-                raise RunFailure("Codex answered but did not say in which session, so it cannot be "
-                                 "continued. Ask the user to update Codex (npm install -g "
-                                 "@openai/codex).")
+                raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
             return
-        words = self.error or stderr_words(self.stderr) or self.stray
         begun = self.state is not State.WAITING
         if not begun and "already has an active writer" in self.stderr:
             raise SessionBusy("The session has an active writer")
-        what = "could not finish the turn" if begun else "did not start the turn"
-        advice = next(text for key, text in ADVICE if key in words.lower())
-        text = f"Codex {what} ({self.ending}): {words or 'it gave no reason'}\n{advice}"
+        what = "could not finish" if begun else "did not start"
+        advice = next((text for pattern, text in ADVICE if re.search("(?im)" + pattern, words)),
+                      "If it happens again, ask the user to run `codex exec hello`.")
+        text = f"Codex {what} the turn ({self.ending}): {words}\n{advice}"
+        if not begun and TRANSIENT.search(words):
+            raise TryAgain(text)
         # Of a new session whose first message it refuses, Codex keeps nothing.
         if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
             raise RunFailure(text)
         raise SessionLost(text)
 
 
-# --------------------------------------------------------------------------------------------------
-# command: options of a turn to an argument list
-# --------------------------------------------------------------------------------------------------
+# ---- command: options of a turn to an argument list ----
 
 
 class Options(NamedTuple):
-    """What a turn is given. `cwd` is an absolute path; None leaves a value to Codex's settings."""
+    """What a turn is given; None leaves a value to Codex."""
 
     cwd: str
     session_id: Optional[str] = None
@@ -1013,105 +1072,107 @@ class Options(NamedTuple):
     sandbox: Optional[str] = None
 
 
-def exec_arguments(options: Options) -> List[str]:
-    """The arguments after `codex`. The prompt is read from standard input (`-`)."""
-    arguments = ["exec", "--skip-git-repo-check", "--json", "-C", options.cwd]
-    if options.model:
-        arguments += ["-m", options.model]
-    if options.effort:
-        arguments += ["-c", f'model_reasoning_effort="{options.effort}"']
-    if options.sandbox:
-        arguments += ["-s", options.sandbox]
-    if options.session_id:
-        arguments += ["resume", options.session_id]
+def exec_arguments(options: Options, operator: Tuple[str, ...], rights: List[str]) -> List[str]:
+    """The arguments after `codex`; the prompt comes on standard input (`-`)."""
+    effort = options.effort and f'model_reasoning_effort="{options.effort}"'
+    # The operator's come first: of two values for one key, Codex uses the last.
+    arguments = ["exec", *operator, "--skip-git-repo-check", "--json", "-C", options.cwd]
+    for words in (("-m", options.model), ("-c", effort), rights, ("resume", options.session_id)):
+        arguments += [word for word in words if word] if words[-1:] != (None,) else []
     return arguments + ["-"]
 
 
 def find_codex(name: str) -> str:
-    """The executable that `name` (CODEX_BIN) stands for, looked up now. Raises RunFailure."""
-    import shutil  # needed by a call, not by the start of the server
+    """The executable that CODEX_BIN stands for. Raises RunFailure."""
+    import shutil  # not needed at the start
 
     found = shutil.which(name)
     if found:
         return os.path.abspath(found)
-    state = "was not found on the PATH of this server"
-    if os.path.dirname(name):
-        state = ("is a directory" if os.path.isdir(name) else
-                 "is not executable" if os.path.exists(name) else "does not exist")
+    state = ("is not on this server's PATH" if not os.path.dirname(name) else
+             "is a directory" if os.path.isdir(name) else
+             "is not executable" if os.path.exists(name) else "does not exist")
     raise RunFailure(f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
-                     "or set CODEX_BIN to the absolute path of the executable.")
+                     "or set CODEX_BIN to its absolute path.")
 
 
-# --------------------------------------------------------------------------------------------------
-# codex process: one Codex and its whole process group, as a stream of events
-# --------------------------------------------------------------------------------------------------
+# ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server that Codex or one of its commands starts knows where it stands,
-#: and so that what a stopped run has left can be told from all else.
+#: Set for Codex, so that a server in there knows where it stands, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-    """How a run is stopped: signals to its group, each after so many seconds; `strays`: and what
-    has left the group gets SIGTERM before the first of them.
+    """Signals to a run's group, each after so many seconds; with `strays`, what has left the group
+    gets SIGTERM before them.
     """
 
     steps: Tuple[Tuple[float, str], ...]
     strays: bool = True
 
 
-#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. The commands
-#: that it runs have left the group; if they end first, their sandboxes clean up behind themselves.
+#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. Its commands
+#: have left the group; if they end first, their sandboxes clean up.
 STOP = Ladder(((0.05, "SIGINT"), (1.0, "SIGTERM"), (2.0, "SIGKILL")))
-#: The client is leaving, and has no more than half a second.
+#: The client waits no more than half a second.
 LEAVING = Ladder(((0.05, "SIGINT"), (0.25, "SIGKILL")))
 #: The run must not do anything more.
 REFUSED = Ladder(((0.0, "SIGKILL"),))
-#: The turn has ended well, and what it left outside the group may be meant to stay.
+#: The turn has ended well: what it left outside the group may be meant to stay.
 FINISHED = Ladder(STOP.steps, strays=False)
 
 
 class Run:
     """What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
 
-    def __init__(self) -> None:
-        #: How whatever still runs is stopped when `events` is left.
-        self.ladder = STOP
+    #: How what still runs is stopped when `events` is left.
+    ladder = STOP
 
     def events(self) -> Events:
         """Starts the run. Yields its events, and None at least every tenth of a second.
 
-        When the iterator ends or is closed, nothing of the run is left.
-
-        Raises:
-            SessionBusy: the session is out of reach for a run of this kind, and nothing was sent.
-            RunFailure: anything else.
+        Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
+        out of its reach, else RunFailure.
         """
         raise NotImplementedError
 
     def timed_out(self) -> Optional[RunFailure]:
-        """What a timeout in the middle of `events` means, if more than that it took too long."""
+        """What a timeout in the middle of `events` means, if more than that."""
         return None
+
+
+def here(other: str) -> str:
+    """The server's own directory, or `other` if it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return other
+
+
+def wait_for(selector: Any, patience: float) -> List[Any]:
+    """The pipes that are ready within `patience` seconds."""
+    if selector.get_map():
+        return [key.fileobj for key, _ in selector.select(patience)]
+    time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
+    return []
 
 
 class CodexRun(Run):
     """One Codex process with all that it starts."""
 
     def __init__(self, command: List[str], cwd: str, prompt: bytes, watch: Optional[Watch]) -> None:
-        super().__init__()
         self._command, self._cwd, self._watch = command, cwd, watch
         self._mark = (MARKER, os.urandom(8).hex())
         self._unsent = memoryview(prompt)
-        #: The line that is being read, and whether it is too long to keep.
-        self._line, self._cut = bytearray(), False
-        #: The beginning and the end of standard error.
-        self._head = self._tail = b""
+        self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
+        self._stderr = bytearray()
 
     def events(self) -> Events:
         import selectors
 
         try:
-            process = spawn(self._command, self._cwd, self._mark, self._watch)
+            # In the server's own directory: a version manager may find another Codex elsewhere.
+            process = spawn(self._command, here(self._cwd), self._mark, self._watch)
         except (OSError, ValueError) as error:
             raise RunFailure(f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
                              f"{error}. Check whether it can in a terminal.") from None
@@ -1120,44 +1181,34 @@ class CodexRun(Run):
                 yield from self._read(process, selector)
             finally:
                 self._end(process, selector)
-        code, middle = process.returncode, b"\n...\n" if len(self._tail) >= MAX_STDERR else b""
-        yield {"type": ENDED,
-               "stderr": (self._head + middle + self._tail).decode("utf-8", "replace"),
+        code = process.returncode
+        yield {"type": ENDED, "stderr": self._stderr.decode("utf-8", "replace"),
                "ending": f"exit code {code}" if code >= 0 else f"ended by signal {-code}"}
 
     def _read(self, process: Any, selector: Any) -> Events:
         """Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
-        import subprocess
         from selectors import EVENT_READ, EVENT_WRITE
 
         reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
         for source in reading:
             selector.register(source, EVENT_READ)
-        if not set_nonblocking(process.stdin):
+        if WINDOWS:  # where no write takes just what it can at once
             threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
-        elif not self._feed(process.stdin):
+        else:
+            os.set_blocking(process.stdin.fileno(), False)
             selector.register(process.stdin, EVENT_WRITE)
-        #: When the process ended, and when its output did.
-        gone = silent = None  # type: Optional[float]
+        gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
         while True:
             yield None
             now = time.monotonic()
-            if gone is None and process.poll() is not None:
-                gone = now
-            if gone is not None and (not reading or now > gone + DRAIN):
+            if not gone and process.poll() is not None:
+                gone, end = True, min(end, now + DRAIN)
+            if now > end or gone and not reading:
                 break
-            if silent is not None and now > silent + LEAVE:
+            ready = wait_for(selector, TICK / 2 if gone else TICK)
+            if gone and not ready:
                 break
-            if not reading:
-                try:
-                    process.wait(TICK)
-                except subprocess.TimeoutExpired:
-                    pass
-                continue
-            ready = selector.select(TICK if gone is None else TICK / 2)
-            if gone is not None and not ready:
-                break
-            for pipe in [key.fileobj for key, _ in ready]:
+            for pipe in ready:
                 if pipe is process.stdin:
                     if self._feed(pipe):
                         selector.unregister(pipe)
@@ -1167,11 +1218,13 @@ class CodexRun(Run):
                     selector.unregister(pipe)
                     reading.remove(pipe)
                 if pipe is not output:
-                    self._keep(chunk)
+                    self._stderr += chunk
+                    if len(self._stderr) > 2 * MAX_STDERR:
+                        self._stderr[MAX_STDERR:-MAX_STDERR] = b"\n...\n"
                 elif chunk:
                     yield from self._split(chunk)
                 else:
-                    silent = now
+                    end = min(end, now + LEAVE)
         if self._line:
             yield from self._split(b"\n")
 
@@ -1193,39 +1246,30 @@ class CodexRun(Run):
         if b"\n" in chunk:
             *lines, self._line = self._line.split(b"\n")
             for line in lines:
-                if self._cut:
-                    yield {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
-                else:
-                    event = decode_event(line)
-                    if event is not None:
-                        yield event
+                event = decode_event(line) if not self._cut else {
+                    "type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
+                if event is not None:
+                    yield event
                 self._cut = False
         elif len(self._line) > MAX_EVENT:
             self._cut = True
             del self._line[4096:]
 
-    def _keep(self, chunk: bytes) -> None:
-        """Keeps the beginning and the end of standard error."""
-        room = max(0, MAX_STDERR - len(self._head))
-        self._head += chunk[:room]
-        self._tail = (self._tail + chunk[room:])[-MAX_STDERR:]
-
     def _end(self, process: Any, selector: Any) -> None:
         """Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
 
-        Until the sweep the group's number cannot pass to another group: the watcher is in it.
+        Until the sweep no other group can get the group's number: the watcher is in it.
         """
         begin, group, (steps, strays) = time.monotonic(), process.pid, self.ladder
-        strays = strays and signal_strays(group, self._mark, "SIGTERM") or strays
+        if strays:
+            signal_strays(group, self._mark, "SIGTERM")
         while process.poll() is None:
             while steps and time.monotonic() >= begin + steps[0][0]:
                 signal_group(group, steps[0][1])
                 steps = steps[1:]
-            for key, _ in selector.select(TICK / 5) if selector.get_map() else ():
-                if key.fileobj is process.stdin or not key.fileobj.read(1 << 16):
-                    selector.unregister(key.fileobj)
-            if not selector.get_map():
-                time.sleep(TICK / 5)
+            for pipe in wait_for(selector, TICK / 5):
+                if pipe is process.stdin or not pipe.read(1 << 16):
+                    selector.unregister(pipe)
         if strays:
             while signal_strays(group, self._mark, "") and time.monotonic() < begin + STRAYS:
                 time.sleep(TICK / 5)
@@ -1238,40 +1282,154 @@ class CodexRun(Run):
             pipe.close()
 
 
-# --------------------------------------------------------------------------------------------------
-# app-server: a turn in a session that a person has open, on Codex's own app-server
-# --------------------------------------------------------------------------------------------------
+def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
+    """Whether a short run of Codex went well, and its last line."""
+    import subprocess
 
-#: How the app-server names the sandboxes.
-LIVE_SANDBOXES = {"readOnly": "read-only", "workspaceWrite": "workspace-write"}
-#: What the app-server need not send: text that comes again, whole, in `item/completed`.
-UNWANTED = ["item/agentMessage/delta", "item/reasoning/textDelta",
-            "item/reasoning/summaryTextDelta", "item/commandExecution/outputDelta",
-            "item/fileChange/outputDelta", "turn/diff/updated"]
+    try:
+        process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
+        said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
+    except OSError as error:
+        return False, one_line(str(error), 200)
+    except subprocess.TimeoutExpired:
+        sweep(process.pid)
+        return False, "no answer within 10 s"
+    words = one_line((said.strip() or "no words").splitlines()[-1], 200)
+    # 0.77.0 shows a part of the API key.
+    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
 
-#: What asks the app-server: yields what comes meanwhile, and returns the result.
-Asking = Generator[Optional[JsonObject], None, JsonObject]
+
+# ---- rights: what a turn may do, as arguments of Codex ----
+
+#: What a machine's administrator configures.
+MANAGED = os.path.join(os.sep, "etc", "codex")
+Version = Tuple[int, ...]
+
+
+def above(directory: str) -> List[str]:
+    """A directory and those above it, links resolved."""
+    found = [os.path.realpath(directory)]
+    while os.path.dirname(found[-1]) != found[-1]:
+        found.append(os.path.dirname(found[-1]))
+    return found
+
+
+def config_folders(home: str, cwd: str) -> List[str]:
+    """Where Codex looks for its configuration, managed first."""
+    folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
+    return list(dict.fromkeys(map(os.path.realpath, folders)))
+
+
+def read_all(folders: List[str], pattern: str) -> Iterator[Tuple[str, str]]:
+    """The paths and texts of matching files in `folders`. Raises RunFailure."""
+    import glob
+
+    for folder in folders:
+        for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
+            try:
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
+            except OSError as error:
+                raise RunFailure(f"What Codex may do is not known. {USER}make {path} readable: "
+                                 f"{error.strerror}.") from None
+
+
+def allow_rules(home: str, cwd: str) -> List[str]:
+    """The files with a rule that lifts the sandbox from a command."""
+    # One without a decision allows.
+    refusal = r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
+    files = read_all(config_folders(home, cwd), os.path.join("rules", "*.rules"))
+    return [path for path, text in files
+            if len(re.findall(r"\bprefix_rule\s*\(", text)) > len(re.findall(refusal, text))]
+
+
+def without_rules(version: Version, home: str, cwd: str, config: str) -> List[str]:
+    """Arguments by which no allow rule lets a command write. Raises RunFailure if none do."""
+    if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
+        return ["-c", "features.exec_policy=false"]
+    # Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
+    agents = (0, 125) <= version < (0, 154)
+    ignored = version >= (0, 125) and not (agents and "config_file" in config)
+    for path in allow_rules(home, cwd):
+        if not ignored or path.startswith(MANAGED):
+            raise RunFailure(f"Nothing was sent to Codex: this call must not write, but {path} "
+                             f"lifts the sandbox. {USER}remove the rule, or {UPDATE}.")
+    return (["--ignore-rules"] if version >= (0, 125) else []) + (
+        ["-c", "features.multi_agent=false"] if agents else [])
+
+
+def given_trust(cwd: str, config: str) -> str:
+    """What `config` says of a directory or its repository's root, or ""."""
+    folders = above(cwd)
+    roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
+    names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
+    found = re.search(rf"""["'](?:{'|'.join(map(re.escape, names))})["']\s*(?:\]|=)[^[]*""", config)
+    return one_line(found.group(), 200) if found else ""
+
+
+def right_arguments(options: Options, version: Version, settings: Settings) -> List[str]:
+    """Arguments by which a turn has `options.sandbox` and no more. Raises RunFailure."""
+    sandbox, cwd, home = options.sandbox, options.cwd, settings.codex_home
+    if sandbox is None:
+        return []
+    managed, *folders = config_folders(home, cwd)
+    files = [*read_all([managed], "*config.toml"),
+             *read_all(folders, "*config.toml" if settings.codex_args else "config.toml")]
+    config = "\n".join([*(text for _, text in files), *settings.codex_args])
+    arguments = ["-s", sandbox]
+    if sandbox in PROFILES:
+        profile, own = PROFILES[sandbox], r"""default_permissions["'\s]*=\s*["'](?!:)"""
+        if version >= (0, 125) and re.search(own, config):
+            # `-s` would make Codex forget the user's permission profile.
+            profile, arguments = settings.review_profile, []
+            if not profile or sandbox != "read-only":
+                raise RunFailure(
+                    "Nothing was sent to Codex: with a sandbox of its own, this call would lift "
+                    "what the user's permission profile denies. Leave sandbox out; for calls that "
+                    f"only read, {USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that "
+                    "writes nothing.")
+        # Managed requirements can disable either of these two systems. A model that reviews
+        # approvals would let a command out of both.
+        arguments += ["-c", f'default_permissions="{profile}"', "-c", 'approval_policy="never"',
+                      "-c", 'approvals_reviewer="user"']
+    if sandbox == "read-only":
+        arguments += without_rules(version, home, cwd, config)
+    writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
+    saves = (0, 121) <= version < (0, 156) and not options.session_id
+    if writes and saves and not given_trust(cwd, config):
+        # A new session that may write would make its directory a trusted one for good.
+        folder = json.dumps(above(cwd)[0], ensure_ascii=False)
+        arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
+    return arguments
+
+
+# ---- app-server: a turn in a session that a person has open, on Codex's own app-server ----
+
+#: RFC 6455's own example of a nonce and its proof, and a mask without effect: chance in these
+#: protects proxies, and on a Unix socket there are none.
+NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
+
+Asking = Generator[Optional[Json], None, Json]
 
 
 def snake_case(name: str) -> str:
-    """A name of the app-server's (`agentMessage`) as `codex exec` writes it (`agent_message`)."""
+    """`agentMessage` as `codex exec` writes it: `agent_message`."""
     return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
 class AppServerError(Exception):
-    """What went wrong between here and the app-server."""
+    """What went wrong with the app-server."""
 
 
 class Refused(AppServerError):
-    """The app-server's error answer to one request: that request had no effect."""
+    """Its error answer to a request, which had no effect."""
 
 
 class WebSocket:
-    """A client's end of a WebSocket (RFC 6455) over a Unix socket, for messages in text frames."""
+    """A client's WebSocket over a Unix socket. All methods raise OSError, AppServerError."""
 
     def __init__(self, path: str) -> None:
-        """Connects, and asks for the upgrade. Raises OSError, AppServerError."""
-        import base64
+        """Connects, and asks for the upgrade."""
         import socket
         import stat
 
@@ -1282,43 +1440,38 @@ class WebSocket:
                 raise AppServerError("its control socket belongs to another user")
         if not stat.S_ISSOCK(told.st_mode):
             raise AppServerError("its control socket is no socket")
-        self._buffer, self._incoming = bytearray(), self._messages()
-        self._timeout = socket.timeout  # before Python 3.10 not yet TimeoutError
-        self._key = base64.b64encode(os.urandom(16))
+        self._buffer, self._end, self._incoming = bytearray(), 0.0, self._messages()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(WITHDRAW)
         try:
             self._socket.connect(os.path.realpath(path))
             self._socket.sendall(
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
-                b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + self._key + b"\r\n\r\n")
+                b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + NONCE + b"\r\n\r\n")
         except OSError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Closes the connection."""
         self._socket.close()
 
-    def send(self, message: JsonObject) -> None:
-        """Sends one message. Raises OSError."""
+    def send(self, message: Json) -> None:
+        """Sends one message."""
         self._send(1, json.dumps(message).encode("ascii"))
 
-    def receive(self, patience: float) -> Optional[JsonObject]:
-        """The next message, {} for what carries none; None if none comes in `patience` seconds.
-
-        Raises OSError, AppServerError.
-        """
-        end = time.monotonic() + patience
+    def receive(self, patience: float) -> Optional[Json]:
+        """The next message, {} for what carries none; None if none comes in `patience` seconds."""
+        self._end = time.monotonic() + patience
         for message in self._incoming:
-            if message is not None or not self._read(end - time.monotonic()):
-                return message
+            return message
         raise AppServerError("it closed the connection")
 
     def _messages(self) -> Events:
-        """The messages, {} for what carries none, None to have more read first."""
-        yield from self._upgrade()
-        yield {}
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
+            head += yield from self._take(1)
+        if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
+            raise AppServerError("its control socket does not answer as a WebSocket")
         parts, fragmented = b"", False
         while True:
             first, length = yield from self._take(2)
@@ -1328,91 +1481,73 @@ class WebSocket:
                 length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
             expected = kind in (0 if fragmented else 1, 8, 9, 10)
             if odd or len(parts) + length > MAX_EVENT or not expected:
-                raise AppServerError("it sent a frame that makes no sense, or is too large")
+                raise AppServerError("it sent an odd or too large frame")
             data = yield from self._take(length)
             if kind == 8:
                 raise AppServerError("it closed the connection")
+            message: Any = {}
             if kind == 9:
                 self._send(10, data)
-            elif kind != 10:
+            elif kind < 2:
                 parts, fragmented = parts + data, not final
-            if kind > 1 or fragmented:
-                yield {}
-                continue
-            try:
-                message = load_clean(parts.decode("utf-8"))
-            except ValueError:
-                message = None
+            if kind < 2 and final:
+                try:
+                    message, parts = load_clean(parts.decode("utf-8")), b""
+                except ValueError:
+                    message = None
             if not isinstance(message, dict):
                 raise AppServerError("it sent what is no message")
-            parts = b""
             yield message
 
-    def _upgrade(self) -> Generator[None, None, None]:
-        import base64
-        import hashlib
-
-        while b"\r\n\r\n" not in self._buffer and len(self._buffer) < 1 << 16:
-            yield None
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        proof = hashlib.sha1(self._key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        if not head.startswith(b"HTTP/1.1 101") or base64.b64encode(proof) not in head:
-            raise AppServerError("its control socket does not answer as a WebSocket")
-
     def _take(self, count: int) -> Generator[None, None, bytes]:
+        """The next `count` bytes; yields whenever the time of `receive` is over."""
+        import socket
+
         while len(self._buffer) < count:
-            yield None
+            self._socket.settimeout(max(0.001, self._end - time.monotonic()))
+            try:
+                chunk = self._socket.recv(1 << 16)
+            except socket.timeout:  # before Python 3.10 not yet TimeoutError
+                yield None
+                continue
+            if not chunk:
+                raise AppServerError("it closed the connection")
+            self._buffer += chunk
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data
 
-    def _read(self, patience: float) -> bool:
-        self._socket.settimeout(max(0.001, patience))
-        try:
-            chunk = self._socket.recv(1 << 16)
-        except self._timeout:
-            return False
-        if not chunk:
-            raise AppServerError("it closed the connection")
-        self._buffer += chunk
-        return True
-
     def _send(self, kind: int, data: bytes) -> None:
         size = len(data)
-        length = bytes([0x80 | size]) if size < 126 else (
-            b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else
-            b"\xff" + size.to_bytes(8, "big"))
+        length = (bytes([0x80 | size]) if size < 126 else
+                  b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else
+                  b"\xff" + size.to_bytes(8, "big"))
         self._socket.settimeout(WITHDRAW)
-        # Masked with zeros: a mask protects proxies, and on a Unix socket there are none.
-        self._socket.sendall(bytes([0x80 | kind]) + length + bytes(4) + data)
+        self._socket.sendall(bytes([0x80 | kind]) + length + MASK + data)
 
 
 class AppServer:
-    """A client of Codex's app-server. Heirs connect it, and interpret messages in `received`."""
+    """A client of Codex's app-server. What talks raises OSError, AppServerError."""
 
-    def __init__(self) -> None:
-        #: The connection, while there is one; and seconds for one answer.
-        self.transport: Any = None
-        self.patience = ANSWER
-        self._last_id = 0
+    transport: Any = None
+    patience = ANSWER
+    _last_id = 0
 
-    def received(self, message: JsonObject) -> Events:
+    def received(self, message: Json) -> Events:
         """The events that a message stands for."""
         return iter(())
 
     def receive(self) -> Events:
-        """The events of what comes within TICK, one None first. Raises OSError, AppServerError."""
+        """The events of what comes within TICK, one None first."""
         yield None
         yield from self.received(self.transport.receive(TICK) or {})
 
     def ask(self, method: str, **params: Any) -> Asking:
-        """Yields the events that come until the answer, and returns its result.
-
-        Raises OSError, AppServerError, Refused.
-        """
+        """Yields the events that come until the answer, and returns its result. Raises Refused."""
         self._last_id += 1
         self.transport.send({"id": self._last_id, "method": method, "params": params})
-        end, answer = time.monotonic() + self.patience, {}  # type: float, JsonObject
+        end = time.monotonic() + self.patience
+        answer: Json = {}
         while answer.get("id") != self._last_id or "method" in answer:
             if time.monotonic() > end:
                 raise AppServerError(f"it did not answer {method}")
@@ -1426,66 +1561,52 @@ class AppServer:
         return answer["result"]
 
     def greet(self) -> Events:
-        """Begins to talk."""
         yield from self.ask(
             "initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
-            capabilities={"experimentalApi": True, "optOutNotificationMethods": UNWANTED})
+            capabilities={"experimentalApi": True})
         self.transport.send({"method": "initialized"})
 
 
-def finish(asking: Asking) -> JsonObject:
-    """Lets an `ask` run to its end, where nobody needs the events. Raises what it raises."""
-    while True:
-        try:
-            next(asking)
-        except StopIteration as end:
-            return end.value
-
-
 class Sent(enum.Enum):
-    """What is known of a message that another process is to take. What a failure says follows."""
+    """What is known of a message that another process is to take, as a failure says it."""
 
     NOTHING = "Nothing was sent"
     OFFERED = "It is not known whether Codex took the message"
     TAKEN = "Codex had taken the message and may still be working on it"
     WITHDRAWN = "The message was taken back, or its turn interrupted"
-    OVER = "Its turn has ended"
+    OVER = ""
 
 
 class LiveRun(AppServer, Run):
     """One turn on the app-server that has the session open.
 
-    The message goes through the app-server's queue, since `turn/start` would steer a turn that the
-    person has just begun. It is known by an id of ours: only the turn that took it counts.
+    The message goes through the queue there, since `turn/start` would steer a turn that the person
+    has just begun. It has an id of ours: only the turn that took it counts.
     """
 
     def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
-        AppServer.__init__(self)
-        Run.__init__(self)
-        self._path = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
+        self._home = codex_home
         self._options, self._session = options, options.session_id or ""
         self._prompt, self._message_id = prompt, os.urandom(16).hex()
         self._sent = Sent.NOTHING
-        #: Whether a turn runs in the session, whosever it is.
-        self._active = False
-        #: The ids of our message in the queue, of the turn that took it, and of its processes.
-        self._queued = self._turn_id = ""
-        self._commands: Dict[str, str] = {}
-        #: Warnings for the answer, if the turn comes to run there.
-        self._notes: List[str] = []
-        self._usage: Optional[JsonObject] = None
+        self._active = False  # whether a turn runs in the session, whosever it is
+        self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
+        #: By item, the turn's processes.
+        self._processes: Dict[str, str] = {}
+        self._usage: Optional[Json] = None
 
     def events(self) -> Events:
         try:
-            self.transport = WebSocket(self._path)
+            self.transport = WebSocket(os.path.join(
+                self._home, "app-server-control", "app-server-control.sock"))
             try:
                 yield from self._join()
-                yield {"type": "thread.started", "thread_id": self._session}
                 yield from self._submit()
                 while self._sent is not Sent.OVER:
                     yield from self.receive()
             finally:
-                self._withdraw()
+                for _ in self._withdraw():
+                    pass
                 self.transport.close()
         except FileNotFoundError:
             raise self._failure("it has no control socket here") from None
@@ -1503,108 +1624,115 @@ class LiveRun(AppServer, Run):
         if self._sent is Sent.NOTHING:
             return SessionBusy("Codex's app-server could not be used: " + why)
         return RunFailure(
-            "The session is open elsewhere, and Codex's app-server could not be used to the end: "
-            f"{why}. {self._sent.value}: look at the session before you repeat the message.")
+            f"The session is open elsewhere, and Codex's app-server failed: {why}. "
+            f"{self._sent.value}: look at the session before you repeat the message.")
+
+    def _ask(self, method: str, **params: Any) -> Asking:
+        return self.ask(method, threadId=self._session, **params)
 
     def _join(self) -> Events:
-        """Begins to talk to the app-server, and waits until no other turn runs."""
         yield from self.greet()
-        # Asked first, since the app-server would open a session that nobody has open there.
+        # Asked first: the app-server would open a session that nobody has open.
         loaded = (yield from self.ask("thread/loaded/list")).get("data")
         if not isinstance(loaded, list) or self._session not in loaded:
             raise AppServerError("it does not have this session open")
-        while True:  # asked again after each wait, in which the person may have changed settings
-            # Any further member would change the person's own settings.
-            session = yield from self.ask(
-                "thread/resume", threadId=self._session, excludeTurns=True)
+        while True:  # asked again after each wait: the person may have changed settings
+            # Any further parameter would change them.
+            session = yield from self._ask("thread/resume", excludeTurns=True)
             if text_in(session, "thread", "id") != self._session:
                 raise AppServerError("it answered for another session")
-            self._compare(session)
+            sandbox = self._sandbox(text_in(session, "sandbox", "type"))
+            self._check_rights(session)
             self._active = text_in(session, "thread", "status", "type") == "active"
             if not self._active:
-                return
+                break
             yield say("Waiting for the turn that runs in the open window of session "
                       + self._session)
             while self._active:
                 yield from self.receive()
-
-    def _compare(self, session: JsonObject) -> None:
-        """Notes what the call cannot have there. Raises RunFailure if it would get more rights."""
-        options, sandbox = self._options, self._sandbox(text_in(session, "sandbox", "type"))
-        self._notes = ["This turn ran in the session that is open elsewhere, most likely in a "
-                       "`codex resume` window, with that session's own settings."]
+        yield {"type": "thread.started", "thread_id": self._session}
+        yield warning("This turn ran in the session that is open elsewhere, most likely in a "
+                      "`codex resume` window, with that session's own settings.")
+        options = self._options
         for name, wanted, found in (
                 ("sandbox", options.sandbox, sandbox),
                 ("cwd", options.cwd, session.get("cwd")),
                 ("model", options.model, session.get("model")),
                 ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
             if wanted and wanted != found:
-                self._notes.append(
-                    f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+                yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+
+    def _check_rights(self, session: Json) -> None:
+        """Raises RunFailure if commands could get out of the session's sandbox."""
+        limit, reviewer = self._options.sandbox, session.get("approvalsReviewer", "user")
+        if limit in PROFILES and reviewer != "user":
+            raise self._refuse(f"approvals by {reviewer}")
+        cwd = text_in(session, "cwd") or self._options.cwd
+        for rules in allow_rules(self._home, cwd) if limit == "read-only" else ():
+            raise self._refuse(f"a rule in {rules} that lets commands out of every sandbox")
+
+    def _refuse(self, found: str) -> RunFailure:
+        return RunFailure(
+            "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
+            f"resume` window, with {found}. This call must have no more than "
+            f"{self._options.sandbox}: leave session_id out to begin a new session, or ask the "
+            "user to close the window and call again in a minute.")
 
     def _sandbox(self, kind: str) -> str:
         """The session's sandbox. Raises RunFailure if it allows more than the call may have."""
-        sandbox = LIVE_SANDBOXES.get(kind, SANDBOXES[-1])
-        allowed = self._options.sandbox or SANDBOXES[-1]
+        sandbox, most = snake_case(kind).replace("_", "-"), SANDBOXES[-1]
+        sandbox, allowed = sandbox if sandbox in SANDBOXES else most, self._options.sandbox or most
         if SANDBOXES.index(allowed) < SANDBOXES.index(sandbox):
-            raise RunFailure(
-                "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
-                f"resume` window, with the sandbox {sandbox}, but this call must run with no more "
-                f"than {allowed}. Ask the user to close it and call again in a minute, or leave "
-                "session_id out to begin a new session.")
+            raise self._refuse("the sandbox " + sandbox)
         return sandbox
 
     def _submit(self) -> Events:
-        """Hands the message over, and waits until its turn begins."""
         self._sent = Sent.OFFERED
         try:
-            yield from self.ask(
-                "thread/queue/add", threadId=self._session, clientUserMessageId=self._message_id,
-                input=[{"type": "text", "text": self._prompt}])
+            yield from self._ask("thread/queue/add", clientUserMessageId=self._message_id,
+                                 input=[{"type": "text", "text": self._prompt}])
         except Refused as refused:
             self._sent = Sent.NOTHING
             if "maximum length" in str(refused):
-                raise RunFailure(
-                    f"Codex did not take the message: {refused}\n{SHORTER}") from None
+                raise RunFailure(f"{refused}\n{SHORTER}") from None
             raise
         while self._sent is Sent.OFFERED:
             try:
                 # After an interrupted turn the queue stands still until it is started.
                 if not self._active:
-                    yield from self.ask("thread/queue/start", threadId=self._session,
-                                        queuedSubmissionId=self._queued)
+                    yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
             except Refused:
                 pass  # it has started by itself, or another turn runs first
             if self._sent is Sent.OFFERED:
                 yield say("Waiting for its turn in the open window of session " + self._session)
                 yield from self.receive()
 
-    def _withdraw(self) -> None:
-        """Takes the message back, or stops its turn with the commands that it runs, in WITHDRAW."""
-        end, session = time.monotonic() + WITHDRAW, {"threadId": self._session}
+    def _withdraw(self) -> Events:
+        """Takes the message back, or stops its turn with the commands it runs."""
+        end = time.monotonic() + WITHDRAW
         self.patience = WITHDRAW
         try:
             while self._sent in (Sent.OFFERED, Sent.TAKEN) and time.monotonic() < end:
                 try:
                     if self._sent is Sent.TAKEN:
-                        finish(self.ask("turn/interrupt", turnId=self._turn_id, **session))
+                        yield from self._ask("turn/interrupt", turnId=self._turn_id)
                         self._sent = Sent.WITHDRAWN
-                    elif self._queued and finish(self.ask(
-                            "thread/queue/delete", queuedSubmissionId=self._queued,
-                            **session)).get("deleted") is True:
-                        self._sent = Sent.WITHDRAWN
+                    elif self._queued:
+                        answer = yield from self._ask("thread/queue/delete",
+                                                      queuedSubmissionId=self._queued)
+                        if answer.get("deleted") is True:
+                            self._sent = Sent.WITHDRAWN
                 except Refused:
                     pass  # in its first moments a turn cannot be interrupted, and would then run on
                 if self._sent is not Sent.WITHDRAWN:
-                    list(self.receive())
+                    yield from self.receive()
             if self._turn_id and self._sent is not Sent.OVER:
-                for process in self._commands.values():
-                    finish(self.ask("thread/backgroundTerminals/terminate", processId=process,
-                                    **session))
+                for process in filter(None, self._processes.values()):
+                    yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
         except (OSError, AppServerError, RunFailure) as error:
             log(f"a turn in session {self._session} may not have been stopped: {error}")
 
-    def received(self, message: JsonObject) -> Events:
+    def received(self, message: Json) -> Events:
         method, params = text_in(message, "method"), object_in(message, "params")
         self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
         if not method or text_in(params, "threadId") != self._session:
@@ -1621,19 +1749,16 @@ class LiveRun(AppServer, Run):
         if (method == "item/started" and self._sent is Sent.OFFERED
                 and text_in(params, "item", "clientId") == self._message_id):
             self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
-            yield from map(warning, self._notes)
             yield {"type": "turn.started"}
         turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
         if self._sent is Sent.TAKEN and turn_id == self._turn_id:
             yield from self._of_our_turn(method, params)
 
-    def _of_our_turn(self, method: str, params: JsonObject) -> Events:
-        item, turn = object_in(params, "item"), object_in(params, "turn")
+    def _of_our_turn(self, method: str, params: Json) -> Events:
         if method in ("item/started", "item/completed"):
-            if method == "item/completed":
-                self._commands.pop(text_in(item, "id"), None)
-            elif text_in(item, "processId"):
-                self._commands[text_in(item, "id")] = text_in(item, "processId")
+            item = object_in(params, "item")
+            runs = text_in(item, "processId") if method == "item/started" else ""
+            self._processes[text_in(item, "id")] = runs
             summary, kind = item.get("summary"), snake_case(text_in(item, "type"))
             text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
             yield {"type": method.replace("/", "."), "item": dict(item, type=kind, text=text)}
@@ -1648,60 +1773,61 @@ class LiveRun(AppServer, Run):
         elif method == "error":
             yield {"type": "error", "message": text_in(params, "error", "message")}
         elif method == "turn/completed":
-            self._sent, status = Sent.OVER, text_in(turn, "status")
+            self._sent, status = Sent.OVER, text_in(params, "turn", "status")
             if status == "completed":
                 yield {"type": "turn.completed", "usage": self._usage}
             else:
-                words = text_in(turn, "error", "message") or f"the turn was {status} there"
+                words = (text_in(params, "turn", "error", "message")
+                         or f"the turn was {status} there")
                 yield {"type": "turn.failed", "error": {"message": words}}
 
 
-# --------------------------------------------------------------------------------------------------
-# codex: which of the two runs a turn
-# --------------------------------------------------------------------------------------------------
+# ---- codex: which of the two runs a turn ----
 
 
 class Codex:
     """The Codex CLI of this machine. Any worker may call `runs`."""
 
     def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-        """`locks_fd` gives the descriptor of the locks that are to last as long as a run."""
-        self._name, self._home = settings.codex, settings.codex_home
-        self._pipe, self._locks_fd = watch_pipe(), locks_fd
+        self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
+        self._versions: Dict[Any, Version] = {}
+
+    def version(self, codex: str) -> Version:
+        """An executable's version, such as (0, 169, 0); a huge one if it names none."""
+        state = os.stat(codex)
+        key = (codex, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+        if key not in self._versions:
+            found = re.search(r"(\d+)\.(\d+)\.(\d+)", ask_codex(codex, "--version")[1])
+            known = tuple(map(int, found.groups())) if found else ()
+            self._versions[key] = known if any(known) else (1 << 30,)
+        return self._versions[key]
 
     def runs(self, options: Options, prompt: str) -> List[Run]:
-        """The ways to run a turn, each for when the one before raises SessionBusy.
-
-        Raises RunFailure.
-        """
-        codex = find_codex(self._name)
-        special = r'[&|<>^%!"\r\n]'
-        if codex.lower().endswith((".cmd", ".bat")) and re.search(special, options.cwd):
-            raise RunFailure(
-                f"The directory {options.cwd} has characters that Windows command files take as "
-                "their own; use another one, or set CODEX_BIN to codex.exe.")
+        """The ways to run a turn, each for when the one before raises SessionBusy."""
+        settings, cwd = self._settings, options.cwd
+        codex = find_codex(settings.codex)
+        if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
+            raise RunFailure(f"codex.cmd cannot work in {cwd}: use another directory, or set "
+                             "CODEX_BIN to codex.exe.")
         watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
-        runs: List[Run] = [CodexRun([codex] + exec_arguments(options), options.cwd,
-                                    prompt.encode("utf-8"), watch)]
+        version = self.version(codex) if options.sandbox else ()
+        rights = right_arguments(options, version, settings)
+        command = [codex, *exec_arguments(options, settings.codex_args, rights)]
+        runs: List[Run] = [CodexRun(command, cwd, prompt.encode("utf-8"), watch)]
         if options.session_id:
-            runs.append(LiveRun(self._home, options, prompt))
+            runs.append(LiveRun(settings.codex_home, options, prompt))
         return runs
 
 
-# --------------------------------------------------------------------------------------------------
-# sessions: who may use a session now
-# --------------------------------------------------------------------------------------------------
+# ---- sessions: who may use a session now ----
 
 
 class Lines:
-    """Lines of calls, one for each key: first come, first served, `capacity` of them at once.
-
-    The lock guards `_lines`.
-    """
+    """A line of calls for each key: first come, first served, `capacity` of them at once."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _lines
         self._lines: Dict[str, List[Control]] = {}
 
     def join(self, key: str, call: Control) -> None:
@@ -1719,33 +1845,33 @@ class Lines:
             call.pause(PROGRESS_SILENCE)
 
     def leave(self, key: str, call: Control) -> None:
-        """Gives the place back, if `call` has one, and wakes those who are served now."""
+        """Gives the place back, and wakes those who are served now."""
         with self._lock:
-            line = self._lines.get(key, [])
-            if call in line:
-                line.remove(call)
+            line = self._lines[key]
+            line.remove(call)
             for other in line[:self._capacity]:
                 other.deadline.wake()
             if not line:
-                self._lines.pop(key, None)
+                del self._lines[key]
 
 
 class MachineLocks:
     """Locks on sessions among this user's servers on this machine.
 
-    They are locks on single bytes of one file in the Codex home, so they leave nothing that grows.
-    They vanish with their holder; on Linux with its watchers, so that another server gets the
-    session of a killed one when its Codex is gone. Each session has two, one for its use and one
-    for being the next to use it, so that two servers with many calls take turns. Within a process,
-    Lines see to it that nobody asks twice.
+    They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
+    with its watchers, so that the session of a killed server is free when its Codex is gone. Within
+    a process, Lines see to it that nobody asks twice.
     """
+
+    #: The two locks of a session: its use, and being next, so that two busy servers take turns.
+    USE, NEXT = 0, 1
 
     def __init__(self, codex_home: str) -> None:
         self._path = os.path.join(codex_home, NAME + ".lock")
-        # A number below 10, as a Watch needs; kept by something else until the file is opened.
+        # A number below 10, as a Watch needs, kept until the file is opened.
         self._fd = os.open(os.devnull, os.O_RDWR)
-        self._lock = threading.Lock()  # guards _opened and _useless
-        self._opened = self._useless = False
+        self._lock = threading.Lock()  # guards _usable
+        self._usable: Optional[bool] = None  # until the file is opened
 
     def fd(self) -> int:
         """The descriptor of the locks, which a process can inherit."""
@@ -1754,74 +1880,56 @@ class MachineLocks:
 
     def acquire(self, session_id: str, control: Control) -> None:
         """Waits for the session. Raises Stopped."""
-        use = self._byte(session_id)
         try:
-            for byte in (use + 1, use):
-                while not self._lock_byte(byte, True):
+            for which in (self.NEXT, self.USE):
+                while not self.lock(session_id, which):
                     control.progress.say(
                         f"Waiting for session {session_id}, which another server on this machine "
                         "is using")
                     control.pause(0.05)
         finally:
-            # If it was not taken, this does no harm: unlocking concerns only this process.
-            self._lock_byte(use + 1, False)
+            # Not taken, this does no harm: unlocking concerns only this process.
+            self.lock(session_id, self.NEXT, False)
 
-    def try_acquire(self, session_id: str) -> bool:
-        """Takes the session if it is free."""
-        return self._lock_byte(self._byte(session_id), True)
-
-    def release(self, session_id: str) -> None:
-        """Gives the session back."""
-        self._lock_byte(self._byte(session_id), False)
-
-    @staticmethod
-    def _byte(session_id: str) -> int:
-        return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
-
-    def _lock_byte(self, byte: int, take: bool) -> bool:
+    def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
+        """Takes a lock or gives it back; false if another server has it."""
+        byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
         return self._attempt(lambda: lock_byte(self._fd, byte, take))
 
     def _attempt(self, action: Callable[[], bool]) -> bool:
-        """What `action` on the open file returns; true where there is no file to lock."""
+        """What `action` on the open file returns; true without a file."""
         with self._lock:
-            if self._useless:
+            if self._usable is False:
                 return True
             try:
-                if not self._opened:
+                if self._usable is None:
                     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
                     file = os.open(self._path, flags, 0o600)
                     os.dup2(file, self._fd, inheritable=False)
                     os.close(file)
-                    self._opened = True
+                    self._usable = True
                 return action()
             except FileNotFoundError:
                 return True  # no Codex home, so no session yet that anybody could use
             except OSError as error:
-                self._useless = True
-                log(f"{self._path} cannot be used as a lock ({error.strerror}): this server goes "
-                    "on, but does not see whether another one here uses the same session")
+                self._usable = False
+                log(f"{self._path} cannot be used as a lock ({error.strerror}): other servers here "
+                    "are not waited for")
                 return True
 
 
 class Place:
-    """One call's place in a session: joined by the reader, waited for and given back by the worker.
+    """One call's place in a session: joined by the reader, waited for and left by the worker.
 
-    The place of a call that begins a session is in none until Codex has announced it.
+    A new session is joined when Codex announces it.
     """
 
     def __init__(self, lines: Lines, locks: MachineLocks, session_id: Optional[str],
                  control: Control) -> None:
         self._lines, self._locks, self._control = lines, locks, control
-        self._session_id = session_id
-        self._locked = False
+        self._session_id, self._locked = session_id, False
         if session_id:
             lines.join(session_id, control)
-
-    def __enter__(self) -> Place:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.leave()
 
     def wait(self) -> None:
         """Waits until the call may use its session, if it names one. Raises Stopped."""
@@ -1835,53 +1943,47 @@ class Place:
         """Takes a session that has just begun, so that the next call on it waits."""
         if session_id != self._session_id:
             self.leave()
-            self._session_id = session_id
             self._lines.join(session_id, self._control)
-            self._locked = self._locks.try_acquire(session_id)
+            self._session_id, self._locked = session_id, self._locks.lock(session_id)
 
     def leave(self) -> None:
         """Gives the place back."""
         if self._session_id:
             if self._locked:
-                self._locks.release(self._session_id)
+                self._locks.lock(self._session_id, take=False)
             self._lines.leave(self._session_id, self._control)
             self._session_id, self._locked = None, False
 
 
 def session_directory(codex_home: str, session_id: str) -> Optional[str]:
-    """The directory in which a session was started, if Codex's session file tells it."""
-    import glob  # needed only for the first call on a session of an earlier server
+    """The directory in which a session was started, if its file tells."""
+    import glob
 
-    name = f"rollout-*-{session_id}.jsonl"
+    name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
     try:
-        path = glob.glob(
-            os.path.join(glob.escape(codex_home), "sessions", "*", "*", "*", name))[0]
-        with open(path, "rb") as file:
+        with open(glob.glob(os.path.join(glob.escape(codex_home), name))[0], "rb") as file:
             first = load_json(file.readline(8 << 20).decode("utf-8"))
             return text_in(first, "payload", "cwd") or None
     except (OSError, IndexError, ValueError):
         return None
 
 
-# --------------------------------------------------------------------------------------------------
-# prompts: the attribution line and the text of each tool
-# --------------------------------------------------------------------------------------------------
+# ---- prompts: the attribution line and the text of each tool ----
 
-#: Codex's session picker shows 96 characters of a first message on 120 columns. An attribution of
-#: at most 55 leaves 40 to tell sessions apart, so it gives way where its parts are long.
+#: Codex's session picker shows 96 characters of a first message, on 120 columns. This leaves 40 of
+#: them to tell sessions apart.
 ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
     """The line that tells Codex, and a person in the picker, which agent sent a message and how."""
     client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
-    layout = "AI agent %s MCP %s/%s:"
-    if len(layout % (client, origin, tool)) > ATTRIBUTION_LENGTH:
+    room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
+    if len(client + origin + tool) > room:
         tool = tool[len("codex_"):]
-    over = max(0, len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH)
-    origin = one_line(origin, max(8, len(origin) - over))
-    over = max(0, len(layout % (client, origin, tool)) - ATTRIBUTION_LENGTH)
-    return layout % (one_line(client, max(8, len(client) - over)), origin, tool)
+    origin = one_line(origin, max(8, room - len(client + tool)))
+    client = one_line(client, max(8, room - len(origin + tool)))
+    return f"AI agent {client} MCP {origin}/{tool}:"
 
 
 REVIEWER = """\
@@ -1891,159 +1993,141 @@ not a person: be direct and specific, without praise.
 claims against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
 - First line: the verdict, %s, with the one reason that decides.
-- Then list what blocks (it must change first), separately from what is only advice. Leave out a \
-list that is empty.
-- Name what is missing, risky, unclear or untested, each with file and line where you can, and say \
-what would settle it.
+- Then list what blocks, separately from what is only advice. Leave out an empty list.
+- Name what is missing, risky, unclear or untested, with file and line where you can, and what \
+would settle it.
 - Write in the language of the request above."""
 
 
-# --------------------------------------------------------------------------------------------------
-# tools: schemas, checked arguments, a turn to a tool result
-# --------------------------------------------------------------------------------------------------
+# ---- tools: schemas, checked arguments, a turn to a tool result ----
 
 
 class Tool(NamedTuple):
-    """One tool. `texts` are its own arguments in the order of the prompt (name, description,
-    whether it is required, heading in the prompt), `output` its text in answers. One with a `task`
-    reviews.
+    """One tool. `texts` are its own arguments: name, description, part of the prompt. The first
+    `needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
+    that the agent knows `aim`.
     """
 
     name: str
     title: str
     description: str
-    texts: Tuple[Tuple[str, str, bool, str], ...]
-    output: Tuple[str, str]
-    task: str = ""
+    texts: Tuple[Tuple[str, str, str], ...]
+    output: str
+    needed: int = 1
+    aim: str = ""
+    verdicts: Tuple[str, ...] = ()
 
-    def prompt(self, arguments: JsonObject) -> str:
+    def prompt(self, arguments: Json) -> str:
         """The request first, where the picker shows it, then the parts that are not empty."""
-        if not self.task:
+        if not self.verdicts:
             return arguments["prompt"]
-        parts = [(heading, arguments.get(name, "").strip()) for name, _, _, heading in self.texts]
-        parts.append(("Your task", self.task))
-        return "\n\n".join(
-            f"# {heading}\n{text}" if heading else text for heading, text in parts if text)
+        parts = [part.format(arguments[name].strip()) for name, _, part in self.texts
+                 if arguments.get(name, "").strip()]
+        verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
+        return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
 
 
 CARRY_ON = (
-    " The answer has session_id: pass it to the next call of any codex tool to continue the same "
-    "conversation, or leave it out to begin a new one. Give resume_command to the user, who can "
-    "open the same conversation in a terminal with it. A turn can take minutes.")
+    " To continue the conversation, pass the answer's session_id to the next call of any codex "
+    "tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes.")
+REVIEWS = (
+    " as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
+    "risky, unclear or untested. It edits nothing." + CARRY_ON)
 
 TOOLS = (
     Tool("codex_chat", "Ask Codex",
-         "Send a message to OpenAI's Codex, a second coding agent that can read the repository and "
-         "run commands there, and get its reply: a second opinion, an investigation, a discussion, "
-         "or work on files if the sandbox allows it. To have a plan or a finished change reviewed, "
-         "use codex_guard_plan or codex_guard_final instead." + CARRY_ON,
-         (("prompt", "The message to Codex, with everything that it needs to know and cannot read "
-           "in the working directory.", True, ""),),
-         ("reply", "Codex's reply.")),
+         "Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
+         "for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
+         "or codex_guard_final." + CARRY_ON,
+         (("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
+         "reply"),
     Tool("codex_guard_plan", "Have Codex criticise a plan",
-         "Before you start work that is not trivial: Codex checks the plan against the repository "
-         "as a strict, independent reviewer and says whether to go on, what blocks, and what is "
-         "missing, risky or unclear. It edits nothing." + CARRY_ON,
-         (("requirements", "What is to be achieved, as the user asked for it.", True, ""),
-          ("plan", "The plan: steps, files, decisions, how it will be tested.", True,
-           "The plan to criticise, before any work starts"),
-          ("constraints", "What must hold or must not be touched.", False, "Constraints")),
-         ("critique", "Codex's criticism; its first line says whether to go on."),
-         REVIEWER % '"GO", "GO WITH CHANGES" or "STOP", so that the agent knows whether to start'),
+         "Before you start work that is not trivial: Codex checks the plan against the repository"
+         + REVIEWS,
+         (("requirements", "What is to be achieved, as the user asked for it.", "{}"),
+          ("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
+          ("constraints", "What must hold or must not be touched.", "# Constraints\n{}")),
+         "critique", 2, "whether to start", ("GO WITH CHANGES", "GO", "STOP")),
     Tool("codex_guard_final", "Have Codex review a change",
-         "Before you tell the user that work is done: Codex reviews the change in the repository "
-         "as a strict, independent reviewer and says whether it is done, what blocks, and what is "
-         "missing, risky or untested. It edits nothing. Pass the session_id of the plan's review, "
-         "so that it knows the plan." + CARRY_ON,
-         (("change_summary", "What was changed and why, with the files.", True, ""),
-          ("test_results", "Which checks were run and what they printed.", False,
-           "Test results, as the agent reports them"),
-          ("open_questions", "What you are not sure of.", False, "Open questions")),
-         ("review", "Codex's review; its first line says whether the change is done."),
-         "Review this change before it is called done. " + REVIEWER % (
-             '"DONE", "DONE WITH REMARKS" or "NOT DONE", so that the agent knows whether it may '
-             "say that the work is done")),
+         "Before you tell the user that work is done: Codex reviews the change in the repository"
+         + REVIEWS + " Pass the session_id of the plan's review.",
+         (("change_summary", "What was changed and why, with the files.", "{}"),
+          ("test_results", "Which checks were run and what they printed.", "# Test results\n{}"),
+          ("open_questions", "What you are not sure of.", "# Open questions\n{}"),
+          ("base", "A git revision since which to judge the change, such as main or HEAD~3. "
+           "Without it the reviewer looks for the change itself.",
+           "# Base\nJudge all that has changed since {0}, committed or not: `git log {0}..HEAD`, "
+           "`git diff {0}`, and `git status` for new files.")),
+         "review", 1, "whether the change is done", ("DONE WITH REMARKS", "DONE", "NOT DONE")),
 )
 
 INSTRUCTIONS = """\
-A second opinion from OpenAI's Codex CLI, in real sessions that the user can open in a terminal.
-1. Before work that is not trivial, call codex_guard_plan with requirements and plan; fix what \
-blocks.
-2. Before you say that it is done, call codex_guard_final with the same session_id; fix what blocks.
-3. For anything else, call codex_chat.
-Keep the session_id of an answer and pass it to the next call on the same matter. Show the user \
-the resume_command: it continues that conversation in a terminal, and you can go on in it \
-afterwards."""
+A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
+Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
+codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
+Pass session_id to the next call on the same matter. Show the user the resume_command; you can go \
+on in the session afterwards."""
 
-
-#: Arguments of all tools: name, pattern, description, which begins with what is right. The patterns
-#: are not published: models that must fill in every argument could not leave one out with "".
+#: Arguments of all tools: name, pattern, description. The patterns are not published: models that
+#: must fill in every argument could not leave one out with "".
 COMMON_ARGUMENTS = (
-    ("session_id", UUID, "The UUID of the session to continue, from an earlier answer. "
-     "Without it a new one begins."),
-    ("cwd", r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*", "The absolute path of an existing directory for Codex "
-     "to work in. Without it: the session's own, or for a new session the server's."),
-    ("model", "[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}", "The name of a model, for this call "
-     "alone. Without it the user's Codex configuration applies."),
-    ("reasoning_effort", "[a-z][a-z0-9_-]{0,31}", "A reasoning effort that the model knows, such "
-     "as low, medium, high or xhigh, for this call alone. Without it the user's Codex "
-     "configuration applies."),
+    ("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
+    ("cwd", r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*", "The absolute path of an existing directory to work "
+     "in. Without it: the session's own, or for a new one the server's."),
+    ("model", "[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
+     "A model, for this call. Without it the user's configuration applies."),
+    ("reasoning_effort", "[a-z][a-z0-9_-]{0,31}",
+     "An effort like low or high, for this call. Without it the user's configuration applies."),
 )
-
-
-PATTERNS = {name: pattern for name, pattern, _ in COMMON_ARGUMENTS}
+PATTERNS = {"base": r"[A-Za-z0-9@_][A-Za-z0-9@_./^~{}+-]{0,199}",
+            **{name: pattern for name, pattern, _ in COMMON_ARGUMENTS}}
 
 
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
-    """The sandbox to ask Codex for. Reviews are read-only, unless the operator set none at all."""
-    if tool.task:
-        return settings.sandbox if settings.sandbox == "danger-full-access" else "read-only"
+    """The sandbox to ask Codex for. Reviews are read-only, unless the operator wants none."""
+    if tool.verdicts and settings.sandbox != "danger-full-access":
+        return "read-only"
     return asked or settings.sandbox
 
 
-def input_schema(tool: Tool, settings: Settings) -> JsonObject:
-    """The JSON Schema (2020-12) of a tool's arguments. Descriptions begin with what is right.
-
-    It has only what all converters take: google-genai fails on `additionalProperties`.
-    """
-    properties: JsonObject = {}
-    for name, text, required, _ in tool.texts:
-        properties[name] = {"type": "string", "description": text}
-    if not tool.task:
-        allowed = SANDBOXES[:SANDBOXES.index(settings.sandbox or "workspace-write") + 1]
-        default = settings.sandbox or (
-            "as the user's Codex configuration says, read-only if it says nothing")
-        properties["sandbox"] = {
-            "type": "string", "enum": list(allowed),
-            "description": f"What Codex may do with files in this turn. Without it: {default}."}
-    for name, _, description in COMMON_ARGUMENTS:
-        properties[name] = {"type": "string", "description": description}
-    properties["timeout_ms"] = {
-        "type": "integer", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS,
-        "description": f"Whole milliseconds from {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} until the "
-                       "call gives up, the wait for the session included. Without it: "
-                       f"{settings.timeout_ms}."}
-    return {"type": "object", "properties": properties,
-            "required": [name for name, _, required, _ in tool.texts if required]}
+def field(kind: str, description: str, **more: Any) -> Json:
+    return {"type": kind, "description": description, **more}
 
 
-def output_schema(tool: Tool) -> JsonObject:
-    """The JSON Schema (2020-12) of a successful answer's `structuredContent`."""
-    name, text = tool.output
-    return {"type": "object", "required": ["session_id", "resume_command", name], "properties": {
-        "session_id": {"type": "string",
-                       "description": "The session; pass it to the next call on it."},
-        "resume_command": {"type": "string",
-                           "description": "Opens the session in a terminal; for the user."},
-        name: {"type": "string", "description": text},
-        "warnings": {"type": "array", "items": {"type": "string"},
-                     "description": "What Codex warned of, or could not do."},
-        "usage": {"type": "object",
-                  "description": "Tokens as Codex reported them, cumulative over the session; with "
-                                 "old versions those of the turn."}}}
+def input_schema(tool: Tool, settings: Settings) -> Json:
+    """The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
+    fields = {name: field("string", text) for name, text, _ in tool.texts}
+    if not tool.verdicts:
+        most = SANDBOXES.index(settings.sandbox or "workspace-write")
+        default = settings.sandbox or "as the user's configuration says, or read-only"
+        fields["sandbox"] = field(
+            "string", f"What Codex may do in this turn. Without it: {default}.",
+            enum=list(SANDBOXES[:most + 1]))
+    fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
+    low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
+    fields["timeout_ms"] = field(
+        "integer", f"Milliseconds from {low} to {high} until the call gives up. Without it: "
+        f"{settings.timeout_ms}.", minimum=low, maximum=high)
+    return {"type": "object", "properties": fields,
+            "required": [name for name, _, _ in tool.texts[:tool.needed]]}
 
 
-def describe_tools(settings: Settings) -> List[JsonObject]:
+def output_schema(tool: Tool) -> Json:
+    fields = {
+        "session_id": field("string", "Pass it to the next call to continue."),
+        "resume_command": field("string", "For the user: opens the session in a terminal."),
+        tool.output: field("string", f"Codex's {tool.output}.")}
+    required = list(fields)
+    fields["warnings"] = field(
+        "array", "What Codex warned of, or could not do.", items={"type": "string"})
+    fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
+    if tool.verdicts:
+        fields["verdict"] = field("string", "The verdict, if the reply has a plain one.", enum=[
+            verdict.lower().replace(" ", "_") for verdict in tool.verdicts])
+    return {"type": "object", "properties": fields, "required": required}
+
+
+def describe_tools(settings: Settings) -> List[Json]:
     """The tools as `tools/list` tells them."""
     described = []
     for tool in TOOLS:
@@ -2054,183 +2138,156 @@ def describe_tools(settings: Settings) -> List[JsonObject]:
             "annotations": {"title": tool.title, "readOnlyHint": not writes,
                             "destructiveHint": writes, "idempotentHint": False,
                             "openWorldHint": True},
-            # Claude Code hands on answers up to this size, and finds the tool by these words.
+            # for Claude Code: the size of answers to hand on, words to find the tool
             "_meta": {"anthropic/maxResultSizeChars": 500_000,
                       "anthropic/searchHint": "second opinion from Codex: " + tool.title}})
     return described
 
 
-def given(schema: JsonObject, arguments: JsonObject) -> JsonObject:
-    """The arguments that are given, each as its rule has it.
+def checked(schema: Json, arguments: Json) -> Json:
+    """The arguments, without those that are null or empty because they could not be left out.
 
-    Models and clients that cannot leave an optional one out send null or an empty text for it.
+    Raises RunFailure.
     """
-    found: JsonObject = {}
-    for name, value in arguments.items():
-        rule = schema["properties"].get(name, {})
-        if isinstance(value, str) and name not in schema["required"]:
-            text = value.strip()
-            if rule.get("type") == "integer" and re.fullmatch(r"[0-9]{1,9}(\.0*)?", text):
-                value = float(text)
-            elif name in PATTERNS or "enum" in rule:
-                value = text.lower() if "enum" in rule else text
-            elif not text:
-                value = None
-        if isinstance(value, float) and rule.get("type") == "integer" and value.is_integer():
-            value = int(value)
-        if value not in (None, "") or name in schema["required"] or not rule:
-            found[name] = value
+    found: Json = {}
+    problems, rules = [], schema["properties"]
+    for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
+        if name not in rules:
+            import difflib  # seldom needed
+
+            near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
+            known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
+            problems.append(f"unknown argument {quoted(name)}; {known}")
+            continue
+        rule, whole, choices = rules[name], "minimum" in rules[name], rules[name].get("enum")
+        if name not in schema["required"]:
+            value = value.strip() if isinstance(value, str) else value
+            if value in (None, ""):
+                continue
+            if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
+                value = int(float(value))
+            if name in ("sandbox", "session_id") and isinstance(value, str):
+                value = value.lower()
+        if whole:
+            good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
+        else:
+            pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
+            good = isinstance(value, str) and re.fullmatch(pattern, value)
+        found[name] = value
+        right = "one of " + ", ".join(choices) if choices else rule["description"]
+        if value is None:
+            problems.append(f'missing argument "{name}": {right}')
+        elif not good:
+            kind = "an integer" if whole else "a non-empty string"
+            if choices and value in SANDBOXES:
+                right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
+            problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
+    if problems:
+        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
     return found
 
 
-def check_arguments(schema: JsonObject, arguments: JsonObject) -> None:
-    """Checks arguments by a tool's input schema. Raises RunFailure: what is wrong and right."""
-    problems, properties = [], schema["properties"]
-    for name in arguments:
-        if name not in properties:
-            import difflib  # only a mistaken call needs it
-
-            near = difflib.get_close_matches(name[:60].lower(), list(properties), 1, 0.5)
-            known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(properties)
-            problems.append(f"unknown argument {quoted(name)}; {known}")
-    for name, rule in properties.items():
-        value = arguments.get(name)
-        if name not in arguments:
-            if name in schema["required"]:
-                problems.append(f'missing argument "{name}": {rule["description"]}')
-            continue
-        if rule["type"] == "integer":
-            good = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
-        else:
-            good = isinstance(value, str) and value.strip() and value in rule.get("enum", [value])
-        if good and name in PATTERNS:
-            good = re.fullmatch(PATTERNS[name], str(value))
-        if not good:
-            kind = "an integer" if rule["type"] == "integer" else "a non-empty string"
-            right = "one of " + ", ".join(rule["enum"]) if "enum" in rule else rule["description"]
-            problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
-            if name == "sandbox" and value in SANDBOXES:
-                problems.append(
-                    "only this server's operator can allow more than that (CODEX_MCP_SANDBOX)")
-    if problems:
-        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
+def tool_result(*parts: Optional[str], **more: Any) -> Json:
+    """A result with one text block: of several, some clients show only the first."""
+    return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def success(tool: Tool, turn: Turn) -> JsonObject:
-    """The result of a turn that went well: structured, and as one text, each complete.
-
-    The text begins with what must not be lost: some clients show only the first block, glue blocks
-    together, or cut the end off.
-    """
-    session_id, reply = turn.session_id or "", turn.reply or ""
-    command = f"codex resume {session_id}"
-    structured: JsonObject = {
-        "session_id": session_id, "resume_command": command, tool.output[0]: reply}
-    if turn.warnings:
-        structured["warnings"] = turn.warnings
-    if turn.usage is not None:
-        structured["usage"] = turn.usage
-    parts = [f"session_id: {session_id} | resume_command: {command}", reply]
-    parts += ["\n".join("warning: " + text for text in turn.warnings)] if turn.warnings else []
-    return {"content": [{"type": "text", "text": "\n\n".join(parts)}],
-            "structuredContent": structured}
+def success(tool: Tool, turn: Turn, warnings: List[str]) -> Json:
+    """The result of a good turn. The session comes first: some clients cut the end off."""
+    reply = turn.reply or ""
+    verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
+    head = {"session_id": turn.session_id, "resume_command": f"codex resume {turn.session_id}",
+            "verdict": next(filter(None, verdicts), "")}
+    structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
+    return tool_result(
+        " | ".join(f"{name}: {value}" for name, value in head.items() if value), reply,
+        "\n".join("warning: " + text for text in warnings),
+        structuredContent={name: value for name, value in structured.items() if value})
 
 
-def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = None) -> JsonObject:
-    """The result of a call that failed: text alone, with the session if it can be continued."""
-    parts = [text]
-    if reply:
-        parts.append("The last that Codex said in this turn:\n" + reply)
-    if session_id:
-        parts.append(f"session_id: {session_id}\nresume_command: codex resume {session_id}")
-    return {"content": [{"type": "text", "text": "\n\n".join(parts)}], "isError": True}
+def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = None) -> Json:
+    """The result of a call that failed, with the session if it can be continued."""
+    return tool_result(
+        text, reply and "Codex's last words in this turn:\n" + reply,
+        session_id and f"session_id: {session_id}\nresume_command: codex resume {session_id}",
+        isError=True)
 
 
 class Call:
-    """One checked call, with its place in its session."""
+    """A checked call."""
 
-    def __init__(self, tool: Tool, arguments: JsonObject, prompt: str, timeout_s: float,
-                 control: Control, place: Place) -> None:
+    def __init__(self, tool: Tool, arguments: Json, prompt: str, control: Control,
+                 place: Place) -> None:
         self.tool, self.arguments, self.prompt = tool, arguments, prompt
-        self.timeout_s, self.control, self.place = timeout_s, control, place
-        self.session_id = arguments.get("session_id", "").lower() or None
-        #: The turn of the latest attempt.
-        self.turn = Turn(self.session_id)
-
-    def failure(self, error: RunFailure) -> JsonObject:
-        """The result, if the call ends with `error`."""
-        session_id = None if isinstance(error, SessionLost) else (
-            self.turn.session_id or self.session_id)
-        return failure(str(error), self.turn.reply, session_id)
+        self.control, self.place = control, place
+        self.session_id: Optional[str] = arguments.get("session_id")
+        self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
+        self.turn = Turn(self.session_id)  # of the latest attempt
 
 
 class ToolRunner:
-    """Turns tool calls into turns of Codex. `accept` is for the reader, `perform` for workers.
-
-    The lock of `_changed` guards `_calls`, `_closed` and `_directories`.
-    """
+    """Runs tool calls. `accept` is for the reader, `perform` for workers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._locks = MachineLocks(settings.codex_home)
         self._codex = Codex(settings, self._locks.fd)
         self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-        self._changed = threading.Condition()
-        self._calls = 0
-        self._closed = False
-        self._directories: Dict[str, str] = {}
+        self._changed = threading.Condition()  # guards the next two
+        self._calls, self._closed = 0, False
+        self._told: Set[str] = set()  # notices passed on
+        self._directories: Dict[str, str] = {}  # of sessions begun here
         self._nested: Optional[bool] = None
 
-    def accept(self, tool: Tool, arguments: JsonObject, client: str,
+    def accept(self, tool: Tool, arguments: Json, client: str,
                send: Optional[Callable[[str], None]]) -> Call:
-        """Checks a call and takes its place, until `perform` or `abandon`. Raises RunFailure."""
-        if self._settings.problems:
-            raise RunFailure(
-                f"This server is misconfigured: {'; '.join(self._settings.problems)}. The operator "
-                "sets this in the environment of the server.")
-        schema = input_schema(tool, self._settings)
-        arguments = given(schema, arguments)
-        check_arguments(schema, arguments)
+        """Takes a call and its place, until `perform` or `abandon`. Raises RunFailure."""
+        settings = self._settings
+        if settings.problems:
+            raise RunFailure("This server's environment is misconfigured. Tell the user: "
+                             + "; ".join(settings.problems))
+        arguments = checked(input_schema(tool, settings), arguments)
         if self._nested is None:
             self._nested = inside(MARKER)
         if self._nested:
-            raise RunFailure(
-                f"You are the Codex that {NAME} itself started: a call from here would start "
-                "another Codex, and so on without end. Answer with what you can do yourself.")
-        timeout_s = arguments.get("timeout_ms", self._settings.timeout_ms) / 1000
-        first = attribution(client, tool.name, self._settings.origin)
-        prompt = first + "\n" + well_formed(tool.prompt(arguments))
-        control = Control(Deadline(timeout_s), Progress(send))
+            raise RunFailure(f"You are the Codex that {NAME} itself started. Work on your own: a "
+                             "call would start another, without end.")
+        timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
+        prompt = "\n".join((attribution(client, tool.name, settings.origin),
+                            well_formed(tool.prompt(arguments))))
+        control = Control(Deadline(timeout_ms / 1000), Progress(send))
         with self._changed:
             if self._calls >= MAX_CALLS:
-                raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running. "
-                                 "Wait for answers before you send more.")
+                raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
             self._calls += 1
-        session_id = arguments.get("session_id", "").lower() or None
-        place = Place(self._sessions, self._locks, session_id, control)
-        return Call(tool, arguments, prompt, timeout_s, control, place)
+        place = Place(self._sessions, self._locks, arguments.get("session_id"), control)
+        return Call(tool, arguments, prompt, control, place)
 
-    def perform(self, call: Call) -> Tuple[JsonObject, str, Optional[str]]:
-        """Runs a call to its end: the tool result, a word for the log, the session if known."""
+    def perform(self, call: Call) -> Tuple[Json, str, Optional[str]]:
+        """Runs a call: its result, a word for the log, the session if known."""
+        lost = False
         try:
             call.place.wait()
             self._run(call, self._options(call))
-            result, ending = success(call.tool, call.turn), "ok"
+            if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
+                raise RunFailure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
+            news = [text for text in call.turn.warnings if text not in self._told]
+            self._told.update(filter(NOTICE.match, news))
+            return success(call.tool, call.turn, news), "ok", call.turn.session_id
         except RunFailure as error:
-            result, ending = call.failure(error), "failed"
+            text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
         except Stopped as stop:
-            then = ("Codex had not begun. Call again later, or with a larger timeout_ms."
+            then = ("Codex had not begun. Call again later, or"
                     if call.turn.state is State.WAITING else
-                    "Codex was stopped; what it did so far stays in the session. Call again with "
-                    "this session_id to go on, with a larger timeout_ms.")
+                    "Codex was stopped; what it did stays in the session. Call again with it, and")
             seen = one_line(call.control.progress.latest, 200)
-            result = call.failure(RunFailure(
-                f"No answer within {call.timeout_s:g} s (timeout_ms). The last that was seen: "
-                f"{seen}. {then}"))
-            ending = stop.reason.value
+            text = (f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
+                    "a larger timeout_ms.")
+            ending = stop.reason.name.lower()
         finally:
             self.abandon(call)
-        return result, ending, call.turn.session_id or call.session_id
+        session_id = call.turn.session_id or call.session_id
+        return failure(text, call.turn.reply, None if lost else session_id), ending, session_id
 
     def abandon(self, call: Call) -> None:
         """Gives back all places of a call."""
@@ -2240,53 +2297,51 @@ class ToolRunner:
             self._changed.notify_all()
 
     def close(self, patience: float) -> None:
-        """Lets no further run start, and waits up to `patience` seconds for the calls to end."""
+        """Lets no run start, and waits `patience` seconds for the calls to end."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: self._calls == 0, patience)
 
     def _run(self, call: Call, options: Options) -> None:
-        """The turn itself, tried again while its session is open elsewhere.
-
-        Raises RunFailure, Stopped.
-        """
-        pause, why, control = 0.5, "", call.control
+        pause, why, tries, control = 0.5, "", 0, call.control
+        say = control.progress.say
         try:
             while True:
                 self._processes.join("", control)
                 try:
-                    self._processes.wait("", control, "Waiting: as many Codex processes are "
-                                                      "running as CODEX_MCP_MAX_PARALLEL allows")
+                    self._processes.wait(
+                        "", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)")
                     for run in self._codex.runs(options, call.prompt):
                         try:
-                            return self._drive(run, call)
+                            return self._drive(run, call, options)
                         except SessionBusy as busy:
                             why = str(busy)
+                except TryAgain:
+                    tries += 1
+                    if tries > 3:
+                        raise
+                    say("Waiting for another Codex that is starting")
+                    control.pause(tries * (0.5 + os.urandom(1)[0] / 256))
                 finally:
                     self._processes.leave("", control)
-                control.progress.say(
-                    f"Waiting for session {call.session_id}, which is open elsewhere")
-                control.pause(pause)
-                pause = min(pause * 2, 15.0)
+                if why:
+                    say(f"Waiting for session {call.session_id}, which is open elsewhere")
+                    control.pause(pause)
+                    pause = min(pause * 2, 15.0)
         except Stopped as stop:
-            begun = call.turn.state is not State.WAITING
-            if not why or begun or stop.reason is not Reason.TIMEOUT:
+            waited = why and call.turn.state is State.WAITING
+            if not waited or stop.reason is not Reason.TIMEOUT:
                 raise
         raise RunFailure(
-            "The session is open elsewhere, most likely in a `codex resume` window, and was not "
-            f"free within {call.timeout_s:g} s (timeout_ms). Nothing was sent. {why}. Call again, "
-            "with a larger timeout_ms; or ask the user to close it, and call again a minute later; "
-            "or begin a new session by leaving session_id out.")
+            "Nothing was sent: the session is open elsewhere, most likely in a `codex resume` "
+            f"window, and was not free within {call.timeout}. {why}. Call again a minute after the "
+            "user has closed it, or leave session_id out to begin a new session.")
 
-    def _drive(self, run: Run, call: Call) -> None:
-        """One attempt: folds a run into a turn of its own; returns if that is a success.
-
-        Raises SessionBusy, RunFailure, Stopped.
-        """
-        call.turn = turn = Turn(call.session_id)
-        progress, over = call.control.progress, None  # type: Progress, Optional[float]
+    def _drive(self, run: Run, call: Call, options: Options) -> None:
+        call.turn = turn = Turn(call.session_id, options.sandbox, call.tool.verdicts)
+        over: Optional[float] = None  # since when there is an answer
+        progress, events = call.control.progress, run.events()  # type: Progress, Any
         progress.say("Starting Codex")
-        events: Any = run.events()
         try:
             if self._closed:
                 raise Stopped(Reason.SHUTDOWN)
@@ -2294,87 +2349,77 @@ class ToolRunner:
                 if event is not None:
                     text, known = turn.fold(event), turn.session_id
                     if event["type"] == "thread.started" and known:
-                        self._opened(known, call)
+                        call.place.take(known)
+                        if not call.session_id:
+                            self._directories[known] = options.cwd
+                        progress.say(f"Codex is working in session {known} (codex resume {known})",
+                                     at_once=True)
                     if text:
                         progress.say(text)
-                    done = turn.state is State.COMPLETED
-                    run.ladder = FINISHED if done else STOP
-                elif turn.state in (State.WAITING, State.RUNNING):
-                    over = None
+                    run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
+                    continue
+                now, busy = time.monotonic(), turn.state in (State.WAITING, State.RUNNING)
+                if busy:
                     call.control.check()
-                elif over is None:
-                    over = time.monotonic()
-                elif time.monotonic() > over + LEAVE:
+                over = None if busy and not turn.answers else over or now
+                if over and now > over + (FURTHER if busy else LEAVE):
                     break
         except RunFailure:
             run.ladder = REFUSED
             raise
         except Stopped as stop:
-            run.ladder = LEAVING if stop.reason is Reason.SHUTDOWN else STOP
-            events.close()
-            late = run.timed_out() if stop.reason is Reason.TIMEOUT else None
-            raise late or stop from None
+            late = stop.reason is Reason.TIMEOUT
+            if not turn.answers or not late:
+                run.ladder = LEAVING if stop.reason is Reason.SHUTDOWN else STOP
+                events.close()
+                raise (late and run.timed_out()) or stop from None
         finally:
             events.close()
         turn.result()
 
-    def _opened(self, session_id: str, call: Call) -> None:
-        """Takes note of the session that Codex has announced."""
-        if call.session_id is None:
-            with self._changed:
-                if len(self._directories) >= 1000:  # Codex's session files tell those forgotten
-                    self._directories.clear()
-                self._directories[session_id] = call.arguments.get("cwd") or self._settings.cwd
-            call.place.take(session_id)
-        call.control.progress.say(
-            f"Codex is working in session {session_id} (codex resume {session_id})", at_once=True)
-
     def _options(self, call: Call) -> Options:
-        arguments, session_id = call.arguments, call.session_id
-        where, cwd = "cwd", arguments.get("cwd")
-        if cwd is None and session_id:
-            where = "the directory in which this session was started"
-            with self._changed:
-                cwd = self._directories.get(session_id)
-            cwd = cwd or session_directory(self._settings.codex_home, session_id)
-        if cwd is None:
-            where, cwd = "the working directory of this server", self._settings.cwd
+        given, session_id, settings = call.arguments, call.session_id, self._settings
+        sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
+        own = session_id and (self._directories.get(session_id)
+                              or session_directory(settings.codex_home, session_id))
+        started = "the directory of this session"
+        where, cwd = "the working directory of this server", settings.cwd
+        for name, path in ((started, own), ("cwd", given.get("cwd"))):
+            if path:
+                where, cwd = name, path
+        problem, roots = "", settings.roots
+        # What is written there decides what shells and later turns do.
+        homes = above(settings.codex_home) + above(os.path.expanduser("~"))
         if not os.path.isabs(cwd) or not os.path.isdir(cwd):
-            raise RunFailure(f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is not "
-                             "an existing directory. Give another one as cwd.")
-        return Options(cwd, session_id, arguments.get("model"), arguments.get("reasoning_effort"),
-                       turn_sandbox(call.tool, arguments.get("sandbox"), self._settings))
+            problem = "not an existing directory. Give another one as cwd"
+        elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
+            problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
+        for name, path in ((where, cwd), (started, own if session_id else cwd)):
+            if roots and not problem and not (path and set(roots) & set(above(path))):
+                where, cwd = name, path or "not known"
+                problem = (f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
+                           "there, and a session that was started there or none")
+        if problem:
+            raise RunFailure(
+                f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}.")
+        return Options(cwd, session_id, given.get("model"), given.get("reasoning_effort"), sandbox)
 
 
-# --------------------------------------------------------------------------------------------------
-# server: both protocol eras, requests in flight, cancellation, progress, shutdown
-# --------------------------------------------------------------------------------------------------
+# ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
 
 META = "io.modelcontextprotocol/"
 SERVER_INFO = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
-CAPABILITIES: JsonObject = {"tools": {}}
-#: Milliseconds for which a client may keep the list of tools, which changes only with the server's
-#: environment.
-LIST_TTL_MS = 300_000
+CAPABILITIES: Json = {"tools": {}}
+LIST_TTL_MS = 300_000  # the list of tools changes only with the environment
 
-Answer = Callable[[JsonObject], None]
-
-
-class Request(NamedTuple):
-    """A tool call in flight. `answer` takes its result."""
-
-    id: RequestId
-    answer: Answer
-    deadline: Deadline
+Answer = Callable[[Json], None]
 
 
 class Server:
-    """MCP. `receive` is for the reader alone.
+    """MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
 
-    Messages of the modern era are served by their own `_meta`, the others by what `initialize`
-    said.
-    The lock guards `_in_flight`: who takes a request out, by answering or cancelling, has the last
-    word.
+    `receive` is for the reader alone. The lock guards `_in_flight`, the calls by request id: who
+    takes one out, by answering or cancelling, has the last word.
     """
 
     def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
@@ -2383,124 +2428,111 @@ class Server:
         self._send = send
         self._client = ""  # its name, of the legacy era
         self._lock = threading.Lock()
-        self._in_flight: Dict[RequestId, Request] = {}
+        self._in_flight: Dict[Any, Call] = {}
 
     def receive(self, line: Optional[bytes]) -> None:
         """Takes one line from the client, None for one that was too long. Never raises."""
-        request_id, notification = None, False
+        request_id = None
         try:
             if line is None:
                 raise invalid_request(f"a line of over {MAX_MESSAGE} bytes")
             value = decode_line(line)
             if is_id(value_in(value, "id")):
                 request_id = value["id"]
-            notification = isinstance(value, dict) and "id" not in value
             message = read_message(value)
             if message is None:
                 return
             if message.id is None:
                 if message.method == "notifications/cancelled":
                     self._cancel(message.params.get("requestId"))
-                return
-            if message.id in self._in_flight:
-                request_id = None  # it would be taken for the answer to the first request
+            elif message.id in self._in_flight:
                 raise invalid_request(
                     f"a request with the id {quoted(message.id)} is still in flight")
-            self._dispatch(message)
+            else:
+                self._dispatch(message)
         except ProtocolError as error:
             if request_id in self._in_flight:
-                request_id = None
-            if not (notification and error.body["code"] == INVALID_PARAMS):
-                self._send(error.response(request_id))
-        except Exception as error:  # a fault of this server must cost no more than one message
+                request_id = None  # or it would be taken for that request's answer
+            self._send(error.response(request_id))
+        except Exception as error:  # a fault in here must cost no more than one message
             log(f"internal error: {error!r}")
             self._send(
                 ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id))
 
     def close(self, patience: float) -> None:
-        """Stops all calls within `patience` seconds. They get no answer: the client is leaving."""
+        """Stops all calls within `patience` seconds, unanswered: the client is leaving."""
         with self._lock:
-            requests = list(self._in_flight.values())
+            calls = list(self._in_flight.values())
             self._in_flight.clear()
-        for request in requests:
-            request.deadline.stop(Reason.SHUTDOWN)
+        for call in calls:
+            call.control.deadline.stop(Reason.SHUTDOWN)
         self._runner.close(patience)
 
     def _dispatch(self, message: Message) -> None:
-        meta = {} if message.params.get("_meta") is None else message.params["_meta"]
-        if not isinstance(meta, dict):
-            raise invalid_params('"_meta" must be an object')
-        modern = message.method == "server/discover" or message.method != "initialize" and any(
+        method, params = message.method, message.params
+        meta = object_param(params, "_meta")
+        modern = method == "server/discover" or method != "initialize" and any(
             META + name in meta for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
         client = self._client
         if modern:
             self._check_modern(meta)
             client = text_in(meta, META + "clientInfo", "name")
 
-        def answer(result: JsonObject) -> None:
+        def answer(result: Json) -> None:
             if modern:
                 result = dict(
                     result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
             self._send({"jsonrpc": "2.0", "id": message.id, "result": result})
 
         cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
-        if message.method == "tools/call":
-            self._call_tool(message, meta, client, answer)
-        elif message.method == "tools/list":
-            if message.params.get("cursor") not in (None, ""):
+        if method == "tools/call":
+            self._call_tool(message, meta.get("progressToken"), client, answer)
+        elif method == "tools/list":
+            if params.get("cursor") not in (None, ""):
                 raise invalid_params("there is one page, without cursor")
             answer(dict(cacheable, tools=self._tools))
-        elif message.method == "server/discover":
+        elif method == "server/discover":
             answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS),
                         capabilities=CAPABILITIES, instructions=INSTRUCTIONS))
-        elif message.method == "initialize":
-            answer({"protocolVersion": self._initialize(message.params),
-                    "capabilities": CAPABILITIES, "serverInfo": SERVER_INFO,
-                    "instructions": INSTRUCTIONS})
-        elif message.method == "ping" and not modern:
+        elif method == "initialize":
+            answer({"protocolVersion": self._initialize(params), "capabilities": CAPABILITIES,
+                    "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS})
+        elif method == "ping" and not modern:
             answer({})
         else:
-            raise ProtocolError(
-                METHOD_NOT_FOUND, f"Method not found: {one_line(message.method, 100)}")
+            raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
 
-    def _check_modern(self, meta: JsonObject) -> None:
-        needed = (("protocolVersion", str, "a string"), ("clientCapabilities", dict, "an object"))
-        for name, kind, what in needed:
-            if not isinstance(meta.get(META + name), kind):
-                raise invalid_params(f'"_meta" needs "{META}{name}", {what}')
-            if name == "protocolVersion" and meta[META + name] not in MODERN_REVISIONS:
-                raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", {
-                    "supported": list(MODERN_REVISIONS), "requested": meta[META + name]})
+    def _check_modern(self, meta: Json) -> None:
+        revision = meta.get(META + "protocolVersion")
+        if not isinstance(revision, str):
+            raise invalid_params(f'"_meta" needs "{META}protocolVersion", a string')
+        if revision not in MODERN_REVISIONS:
+            raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", data={
+                "supported": list(MODERN_REVISIONS), "requested": revision})
+        if not isinstance(meta.get(META + "clientCapabilities"), dict):
+            raise invalid_params(f'"_meta" needs "{META}clientCapabilities", an object')
 
-    def _initialize(self, params: JsonObject) -> str:
-        """Settles the legacy revision: the client's, or the newest if this server lacks that."""
+    def _initialize(self, params: Json) -> str:
         wanted = params.get("protocolVersion")
         if not isinstance(wanted, str):
             raise invalid_params('"protocolVersion" must be a string')
         self._client = text_in(params, "clientInfo", "name")
         return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
 
-    def _call_tool(self, message: Message, meta: JsonObject, client: str, answer: Answer) -> None:
-        """Takes a tool call: answers a refusal at once, leaves all else to a worker.
-
-        Raises ProtocolError.
-        """
-        name, arguments = message.params.get("name"), message.params.get("arguments")
+    def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
+        """Answers a refusal at once, leaves all else to a worker. Raises ProtocolError."""
+        name, told = message.params.get("name"), 0
         tool = next((tool for tool in TOOLS if tool.name == name), None)
         if tool is None:
             known = ", ".join(tool.name for tool in TOOLS)
             raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
-        arguments = {} if arguments is None else arguments
-        if not isinstance(arguments, dict):
-            raise invalid_params('"arguments" must be an object')
-        assert message.id is not None
-        request_id, token, told = message.id, meta.get("progressToken"), 0
+        arguments = object_param(message.params, "arguments")
 
         def tell(text: str) -> None:
             nonlocal told
             told += 1
             with self._lock:
-                if self._in_flight.get(request_id) is request:
+                if self._in_flight.get(message.id) is call:
                     self._send({"jsonrpc": "2.0", "method": "notifications/progress", "params": {
                         "progressToken": token, "progress": told, "message": text}})
 
@@ -2508,60 +2540,57 @@ class Server:
             call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
         except RunFailure as refusal:
             return answer(failure(str(refusal)))
-        request = Request(request_id, answer, call.control.deadline)
         with self._lock:
-            self._in_flight[request_id] = request
+            self._in_flight[message.id] = call
+        work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
         try:
-            threading.Thread(target=self._work, args=(request, call), daemon=True).start()
+            work.start()
         except RuntimeError:  # the system gives no more threads
             self._runner.abandon(call)
-            self._take(request)
-            answer(failure("This server is out of threads. Wait for answers before you send more."))
+            self._take(message.id, call)
+            answer(failure("This server is out of threads: wait for answers."))
 
-    def _work(self, request: Request, call: Call) -> None:
-        """The life of a worker: one call."""
+    def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
         begin, session_id = time.monotonic(), call.session_id
         try:
             result, ending, session_id = self._runner.perform(call)
-        except Exception as error:  # a fault of this server must cost no more than this one call
+        except Exception as error:  # a fault in here must cost no more than this call
             ending = f"internal error: {error!r}"
             result = failure(
                 f"The server failed ({ending}). Call again; if it keeps failing, tell the user.")
         call.control.progress.settle()
-        if self._take(request):
+        if self._take(request_id, call):
             try:
-                request.answer(result)
+                answer(result)
             except (ValueError, RecursionError) as error:  # it can be read, but not written
-                request.answer(failure(
+                answer(failure(
                     f"The answer cannot be written ({error!r}): codex resume {session_id}"))
         spent = time.monotonic() - begin
         log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
-    def _take(self, request: Request) -> bool:
-        """Takes the last word on a request; false if somebody else had it."""
+    def _take(self, request_id: Any, call: Call) -> bool:
+        """Takes the last word on a call; false if somebody else had it."""
         with self._lock:
-            if self._in_flight.get(request.id) is not request:
-                return False
-            del self._in_flight[request.id]
-            return True
+            mine = self._in_flight.get(request_id) is call
+            if mine:
+                del self._in_flight[request_id]
+            return mine
 
     def _cancel(self, request_id: Any) -> None:
-        request = self._in_flight.get(request_id) if is_id(request_id) else None
-        if request is not None and self._take(request):
-            request.deadline.stop(Reason.CANCELLED)
+        call = self._in_flight.get(request_id) if is_id(request_id) else None
+        if call is not None and self._take(request_id, call):
+            call.control.deadline.stop(Reason.CANCELLED)
 
 
-# --------------------------------------------------------------------------------------------------
-# command line
-# --------------------------------------------------------------------------------------------------
+# ---- command line ----
 
 
 def serve(settings: Settings) -> None:
     """Serves MCP until the input ends, nobody reads the output, or a signal comes."""
     while os.open(os.devnull, os.O_RDWR) < 3:
-        pass  # one of 0, 1, 2 was closed, and a pipe of ours would have got its number
+        pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
     os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
-    # A byte in this pipe means: leave. Signals write it in C, so no handler interrupts anything.
+    # A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
     wake_read, wake_write = os.pipe()
     if not WINDOWS:
         os.set_blocking(wake_write, False)
@@ -2599,115 +2628,99 @@ def serve(settings: Settings) -> None:
     os._exit(0)  # without waiting for workers that hang on a pipe
 
 
-def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
-    """Whether a short run of Codex went well, and the last line of what it said."""
-    import subprocess
-
-    try:
-        process = spawn([codex, *arguments], os.getcwd(), (MARKER, "check"))
-        said = [text.decode("utf-8", "replace").strip() for text in process.communicate(timeout=10)]
-    except OSError as error:
-        return False, one_line(str(error), 200)
-    except subprocess.TimeoutExpired:
-        sweep(process.pid)
-        return False, "no answer within 10 s"
-    words = one_line((said[0] or said[1] or "no words").splitlines()[-1], 200)
-    # 0.77.0 shows a part of the API key.
-    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
-
-
-def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str]]:
-    """The lines of `--check` on Codex itself."""
-    try:
-        codex = find_codex(settings.codex)
-    except RunFailure as refusal:
-        yield False, "Codex", str(refusal)
-        return
+def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
+    """Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
+    codex, home, cwd = find_codex(settings.codex), settings.codex_home, settings.cwd
     good, words = ask_codex(codex, "--version")
-    remedy = "" if good else ". Install it again: npm install -g @openai/codex"
-    yield good, "Codex", f"{codex}, {words}{remedy}"
+    yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
     if not good:
         return
     good, words = ask_codex(codex, "login", "status")
-    config = ""
-    try:
-        with open(os.path.join(settings.codex_home, "config.toml"), encoding="utf-8") as file:
-            config = file.read()
-    except (OSError, ValueError):
-        pass  # Codex can do without
-    provider = re.search(
-        r'^model_provider\s*=\s*["\'](?!openai["\'])(.+?)["\']', config, re.MULTILINE)
+    config = "\n".join(text for _, text in read_all([home], "config.toml"))
+    provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["'])(.+?)["']""", config)
     if not good and os.environ.get("CODEX_API_KEY"):
-        good = True
-        words += "; but CODEX_API_KEY is set, which Codex uses if the client passes it on"
+        good, words = True, words + "; but CODEX_API_KEY is set: the client must pass it on"
     elif not good and provider:
-        good = True
-        words += f"; but config.toml names the model provider {provider.group(1)}"
-    yield good, "login", words if good else f"{words}. Run: codex login"
+        good, words = True, f"{words}; but config.toml has model_provider {provider.group(1)}"
+    yield good, "login", words, ". Run: codex login"
+    if not os.path.isdir(cwd):
+        return
+    version = Codex(settings, lambda: 0).version(codex)
+    for who, tool in (("guards", TOOLS[1]), ("codex_chat", TOOLS[0])):
+        good, options = True, Options(cwd, sandbox=turn_sandbox(tool, None, settings))
+        try:
+            words = " ".join(right_arguments(options, version, settings))
+        except RunFailure as refusal:
+            good, words = False, str(refusal)
+        yield good, "rights of " + who, words or "as Codex's configuration says", ""
+    managed = os.path.join(MANAGED, "requirements.toml")
+    for what, words in (("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
+                        ("managed requirements", managed if os.path.exists(managed) else ""),
+                        ("trust of the directory", given_trust(cwd, config))):
+        yield True, what, words or "none", ""
+    command = [sys.platform.replace("darwin", "macos")]
+    if version >= (0, 142):
+        command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
+    good, words = ask_codex(codex, "sandbox", *command, "--", "true")
+    yield good, "sandboxed commands", "can run here" if good else f"cannot run here: {words}", (
+        ". Allow sandboxes (on Linux, unprivileged user namespaces); or, in a container that is "
+        "one itself, set CODEX_MCP_SANDBOX=danger-full-access")
 
 
 def run_check(settings: Settings) -> int:
-    """Prints what this server would use and whether it works; returns 0 if all does, else 1."""
-    home, remedy = settings.codex_home, ""
-    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}"),
-             *check_codex(settings)]
-    if not os.path.isdir(home) or not os.access(home, os.W_OK | os.X_OK):
-        remedy = " is not a writable directory. Run codex once, or fix it or CODEX_HOME"
-    lines.append((not remedy, "Codex home", home + remedy))
-    there = os.path.isdir(settings.cwd)
-    remedy = "" if there else " is not there. Set CODEX_MCP_CWD"
-    lines.append((there, "working directory", settings.cwd + remedy))
-    for variable in VARIABLES:
-        value = getattr(settings, variable.field) or "not set"
-        source = "environment" if os.environ.get(variable.name) else "default"
-        wrong = [text for text in settings.problems if text.startswith(variable.name + " ")]
-        lines.append((not wrong, variable.name, wrong[0] if wrong else f"{value} ({source})"))
-    told = [f"{'ok' if good else 'FAIL':5} {what:28} {text}" for good, what, text in lines]
-    print(f"{NAME} {VERSION}", *told, sep="\n")
-    return 0 if all(good for good, _, _ in lines) else 1
+    """Prints what would be used and whether it works."""
+    home, cwd = settings.codex_home, settings.cwd
+    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
+    try:
+        lines += check_codex(settings)
+    except RunFailure as refusal:
+        lines.append((False, "Codex", str(refusal), ""))
+    lines += [
+        (os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK), "Codex home", home,
+         " is not a writable directory. Run codex once, or set CODEX_HOME"),
+        (os.path.isdir(cwd), "working directory", cwd, " is not there. Set CODEX_MCP_CWD")]
+    for at, (name, _, _) in enumerate(VARIABLES):
+        wrong = [text for text in settings.problems if text.startswith(name + " ")]
+        source = "environment" if os.environ.get(name) else "default"
+        value: Any = settings[at] or "not set"
+        value = " ".join(value) if isinstance(value, tuple) else value
+        text = wrong[0] if wrong else f"{value} ({source})"
+        lines.append((not wrong, name, text, ""))
+    print(f"{NAME} {VERSION}")
+    for good, what, text, remedy in lines:
+        print(f"{'ok' if good else 'FAIL':5} {what:28} {text}{'' if good else remedy}")
+    return 0 if all(line[0] for line in lines) else 1
 
 
-class Entry(NamedTuple):
-    """What a client needs to know to start this server."""
-
-    python: str
-    file: str
-    env: Dict[str, str]
-    codex_home: str
-
-
-def claude_config(entry: Entry) -> str:
+def claude_config(command: List[str], env: Dict[str, str], _: str) -> str:
     """The command that registers this file in Claude Code."""
     import shlex
 
-    pairs = [part for name, value in entry.env.items() for part in ("-e", f"{name}={value}")]
-    words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--"]
-    return " ".join(map(shlex.quote, [*words, entry.python, entry.file]))
+    pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
+    words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
+    return " ".join(map(shlex.quote, words))
 
 
-def codex_config(entry: Entry) -> str:
+def codex_config(command: List[str], env: Dict[str, str], codex_home: str) -> str:
     """The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
-    def toml(text: str) -> str:
-        return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-    config = os.path.join(entry.codex_home, "config.toml")
+    python, file, *values = [json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+                             for text in (*command, *env.values())]
+    config = os.path.join(codex_home, "config.toml")
     return "\n".join((
         f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
-        f"[mcp_servers.{NAME}]", f"command = {toml(entry.python)}", f"args = [{toml(entry.file)}]",
-        "# Codex's own limit for a call is shorter than this server's",
+        f"[mcp_servers.{NAME}]", f"command = {python}", f"args = [{file}]",
         f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-        "# where nobody can be asked, as in codex exec, Codex refuses tools not approved here",
+        "# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
         'default_tools_approval_mode = "approve"', "", f"[mcp_servers.{NAME}.env]",
-        *(f"{name} = {toml(value)}" for name, value in entry.env.items())))
+        *map("{} = {}".format, env, values)))
 
 
-def json_config(entry: Entry) -> str:
+def json_config(command: List[str], env: Dict[str, str], _: str) -> str:
     """The entry for clients that are configured with JSON."""
-    server = {"command": entry.python, "args": [entry.file], "env": entry.env}
+    server = {"command": command[0], "args": command[1:], "env": env}
     return json.dumps({"mcpServers": {NAME: server}}, indent=2)
 
 
-#: The clients of `--print-config`.
 CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
@@ -2722,15 +2735,14 @@ def print_config(client: str, settings: Settings) -> int:
         print("There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
               "that.", file=sys.stderr)
         return 1
-    names = [variable.name for variable in VARIABLES]
-    env = {name: os.environ[name] for name in names if os.environ.get(name)}
+    env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
     try:
         env["CODEX_BIN"] = find_codex(settings.codex)
     except RunFailure as refusal:
         print("Note:", refusal, file=sys.stderr)
     for problem in settings.problems:
         print("Note:", problem, file=sys.stderr)
-    print(CLIENTS[client](Entry(sys.executable, file, env, settings.codex_home)))
+    print(CLIENTS[client]([sys.executable, file], env, settings.codex_home))
     return 0
 
 
@@ -2745,13 +2757,10 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(
         prog="codex_persistent_mcp.py", allow_abbrev=False,
-        description="An MCP server over standard input and output (without options) that runs each "
-                    "tool call as a turn of a Codex session.")
+        description="Without options, an MCP server over standard input and output.")
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--check", action="store_true",
-                        help="say what would be used, and whether it works")
-    chosen.add_argument("--print-config", choices=tuple(CLIENTS),
-                        help="print what registers this file in a client")
+    chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
+    chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
     chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     options = parser.parse_args()
     if options.check:

@@ -342,6 +342,13 @@ def main() -> None:
     if arguments == ["login", "status"]:
         error("Logged in using an API key\n")
         return
+    if arguments[:1] == ["sandbox"]:
+        if os.environ.get("FAKE_CODEX_SANDBOX"):
+            fail("bwrap: Creating new namespace failed: Operation not permitted", backtrace=False)
+        sys.exit(subprocess.call(arguments[arguments.index("--") + 1 :]))
+    if OLD and "--ignore-rules" in arguments:
+        error("error: unexpected argument '--ignore-rules' found\n")
+        sys.exit(2)
     early = steps_in(os.environ.get("FAKE_CODEX_DO", ""))
     rest = list(arguments)
     cwd = rest[rest.index("-C") + 1] if "-C" in rest else os.getcwd()

@@ -534,6 +534,8 @@ class Maker:
             expected, events = r.choice([None, session]), good_turn(session, reply)
             if kind < 0.2:
                 self.spoil(events, session, expected)
+            elif kind < 0.3:
+                reply = self.further(events, reply)
             lines = [json.dumps(event).encode() for event in events]
             for _ in range(r.randrange(4)):
                 lines.insert(r.randrange(len(lines) + 1), self.noise_event())
@@ -555,6 +557,22 @@ class Maker:
             )
         return Stream(r.choice([None, SESSIONS[0]]), tuple(lines), stderr, ending)
 
+    def further(self, events: List[Dict[str, Any]], reply: str) -> str:
+        """Adds what Codex can add to a good turn, and returns what the answer is then."""
+        r = self.random
+        remark = good_turn(SESSIONS[0], "a remark")[2]
+        if r.random() < 0.5:  # a remark before or after the answer, which is marked or not
+            remark["item"]["phase"] = "commentary"
+            if r.random() < 0.5:
+                events[2]["item"]["phase"] = "final_answer"
+            events.insert(r.choice([2, 3]), remark)
+            return reply
+        ended = r.random() < 0.5  # a further turn, which comes to its end or does not
+        events += [{"type": "turn.started"}, remark]
+        if ended:
+            events.append(r.choice([{"type": "turn.completed"}, {"type": "turn.failed"}]))
+        return reply + "\n\na remark"
+
     def spoil(self, events: List[Dict[str, Any]], session: str, expected: Optional[str]) -> None:
         """Changes a good turn (session, start, message, end) in one way that must make it fail."""
         r = self.random
@@ -563,7 +581,7 @@ class Maker:
         if way == 0:
             events[2]["item"]["text"] = r.choice(["", "", 7, None, ["a"]])
         elif way == 1:
-            del events[r.choice([0, 2, 3])]
+            del events[r.choice([2, 3] if expected else [0, 2, 3])]
         elif way == 2:
             events[0]["thread_id"] = r.choice(
                 [
@@ -584,8 +602,6 @@ class Maker:
             events.insert(r.randrange(1, 4), dict(events[0], thread_id=other))
         elif way == 4 and expected:
             events[0]["thread_id"] = other
-        elif way == 5:
-            events.append({"type": "turn.started"})
         else:
             events[3] = {"type": "turn.failed", "error": {"message": self.words()}}
 

@@ -13,6 +13,11 @@ message:
     MODEL:FAIL <status>   an HTTP error of that status
     MODEL:THINK <text>    first a reasoning item with that summary
 
+The reply after a call of spawn_agent is held back until that agent's own command has come back.
+
+When Codex's automatic reviewer (`approvals_reviewer = "auto_review"`) asks whether a command may
+leave the sandbox, the answer is yes.
+
 Every request body is kept in `requests`, so a test can see the model, the effort and the input that
 Codex sent.
 """
@@ -27,6 +32,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Optional
+
+#: Seconds for which a reply waits for an agent that was begun.
+AGENT_BOUND = 30
 
 CONFIG = """\
 model = "mock-model"
@@ -71,6 +79,7 @@ def user_messages(body: Dict[str, Any]) -> List[str]:
                 "# AGENTS.md",
                 "<permissions",
                 "<turn_aborted>",
+                "<subagent_notification>",
             )
         )
     ]
@@ -88,8 +97,40 @@ def named_tool(body: Dict[str, Any], name: str) -> Dict[str, str]:
     return {"name": name}
 
 
+def message(text: str) -> Dict[str, Any]:
+    """An item of a response: what the model says."""
+    return {
+        "type": "message",
+        "role": "assistant",
+        "id": "msg_1",
+        "content": [{"type": "output_text", "text": text, "annotations": []}],
+    }
+
+
+def outputs(items: List[Dict[str, Any]]) -> List[str]:
+    """What calls of tools gave back."""
+    return [str(item.get("output")) for item in items if item.get("type") == "function_call_output"]
+
+
+def begun_agent(call: str, items: List[Dict[str, Any]]) -> str:
+    """The message with which that call has begun another agent, "" if it has not."""
+    name, _, arguments = call.partition(" ")
+    begun = name == "spawn_agent" and any("agent_id" in output for output in outputs(items))
+    return json.loads(arguments)["message"] if begun else ""
+
+
+def asks_for_a_verdict(body: Dict[str, Any]) -> bool:
+    """Whether Codex's automatic reviewer asks if a command may leave the sandbox."""
+    form = (body.get("text") or {}).get("format") or {}
+    return form.get("type") == "json_schema" and '"outcome"' in json.dumps(form)
+
+
 def plan(body: Dict[str, Any]) -> Dict[str, Any]:
-    """What to answer to a request: `fail`, `wait`, and the `items` of the response."""
+    """What to answer to a request: `fail`, `wait`, `until`, and the `items` of the response."""
+    if asks_for_a_verdict(body):
+        verdict = {"risk_level": "low", "user_authorization": "high", "outcome": "allow"}
+        verdict["rationale"] = "The test wants it."
+        return {"fail": 0, "wait": 0, "until": "", "items": [message(json.dumps(verdict))]}
     users = user_messages(body)
     last = users[-1] if users else ""
     found = {key: value.strip() for key, value in re.findall(r"MODEL:(\w+) ?(.*)", last)}
@@ -154,15 +195,13 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
             or f"This is message {len(users)} of the conversation; before it I said "
             f"{json.dumps([s[:60] for s in said[-3:]])}. You wrote: {own_words[:200]}"
         )
-        items.append(
-            {
-                "type": "message",
-                "role": "assistant",
-                "id": "msg_1",
-                "content": [{"type": "output_text", "text": reply, "annotations": []}],
-            }
-        )
-    return {"fail": int(found.get("FAIL", 0)), "wait": float(found.get("WAIT", 0)), "items": items}
+        items.append(message(reply))
+    return {
+        "fail": int(found.get("FAIL", 0)),
+        "wait": float(found.get("WAIT", 0)),
+        "until": begun_agent(found.get("CALL", ""), after_user),
+        "items": items,
+    }
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
@@ -202,6 +241,10 @@ class LoopbackModel:
                 model.requests.append(body)
                 answer = plan(body)
                 model.stopped.wait(answer["wait"])
+                end = time.monotonic() + AGENT_BOUND
+                while answer["until"] and not model.acted(answer["until"]):
+                    if model.stopped.wait(0.05) or time.monotonic() > end:
+                        break
                 try:
                     if answer["fail"]:
                         error = {
@@ -223,6 +266,13 @@ class LoopbackModel:
         self.stopped = threading.Event()
         self.server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+    def acted(self, order: str) -> bool:
+        """Whether an agent that was begun with that message has got something done."""
+        return any(
+            order in user_messages(request) and outputs(request["input"])
+            for request in list(self.requests)
+        )
 
     def __enter__(self) -> LoopbackModel:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()

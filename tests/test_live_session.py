@@ -141,7 +141,7 @@ def test_calls_on_an_open_session_run_one_after_the_other_in_order(stage: Stage)
 
 def test_a_session_that_is_not_open_needs_no_daemon(stage: Stage) -> None:
     daemon = stage.daemon(lock=False)
-    assert "warnings" in stage.chat()["structuredContent"]
+    assert "open elsewhere" not in text_of(stage.chat())
     assert daemon.connections == 0 and len(stage.bench.calls()) == stage.runs + 1
     session_of(stage.client.chat("a new one"))
     assert daemon.connections == 0
@@ -230,10 +230,11 @@ def test_a_command_that_runs_at_the_timeout_is_ended_too(stage: Stage) -> None:
 # -- 2. the person's settings stay theirs ----------------------------------------------------------
 
 
-def test_no_request_changes_a_setting_of_the_session(stage: Stage, tmp_path: Any) -> None:
-    daemon = stage.daemon()
+def test_no_request_changes_a_setting_of_the_session(stage: Stage) -> None:
+    daemon, elsewhere = stage.daemon(), os.path.join(stage.bench.work, "elsewhere")
+    os.mkdir(elsewhere)
     result = stage.chat(
-        model="gpt-9", reasoning_effort="high", sandbox="workspace-write", cwd=str(tmp_path)
+        model="gpt-9", reasoning_effort="high", sandbox="workspace-write", cwd=elsewhere
     )
     session_of(result)
     for method, params in daemon.requests:
@@ -272,6 +273,7 @@ def test_what_the_call_asked_for_and_could_not_have_is_a_warning(
 
 def test_what_the_session_has_anyway_is_no_warning(stage: Stage) -> None:
     stage.daemon(sandbox="workspaceWrite")
+    stage.chat()  # notices are told once
     plain = stage.chat()["structuredContent"]["warnings"]
     asked = stage.chat(
         model="fake-model",

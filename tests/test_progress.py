@@ -252,9 +252,7 @@ def test_an_answer_never_comes_together_with_progress(bench: Any) -> None:
     server = bench.start()
     lines = BEGIN + ["command make", "sleep 0.6", "say I look.", "sleep 0.2"]
     ids = [
-        server.start_call(
-            CHAT, {"prompt": steps(lines + ["sleep 0.%d" % index] + END)}, token=index
-        )
+        server.start_call(CHAT, {"prompt": steps(lines + [f"sleep 0.{index}"] + END)}, token=index)
         for index in range(8)
     ]
     for index, id in enumerate(ids):

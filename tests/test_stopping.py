@@ -1,4 +1,4 @@
-"""How a run is stopped: which signals, in which order and at which distances; and what attempts share."""
+"""How a run is stopped: which signals, in which order, how far apart; and what attempts share."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_server_that_leaves_gives_a_stubborn_child_a_fifth_of_a_second(
     assert time.monotonic() - signals[0][2] >= 0.2  # SIGKILL came no sooner
 
 
-# -- attempts ----------------------------------------------------------------------------------------
+# -- attempts --------------------------------------------------------------------------------------
 
 #: Refuses the first resume as a Codex whose session is open elsewhere does, but says more.
 REFUSES_ONCE = """\
@@ -193,7 +193,7 @@ def test_a_timeout_after_a_wait_names_codex_and_not_the_wait(bench: Any) -> None
     assert not server.result(held).get("isError")
 
 
-# -- one Codex home ------------------------------------------------------------------------------------
+# -- one Codex home --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["~/of the user", "here/below", "./here"])

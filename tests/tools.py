@@ -27,7 +27,9 @@ TOOLS: Dict[str, Tool] = {
         {"requirements": "The need", "plan": "The plan"}, COMMON | {"constraints"}, "critique"
     ),
     FINAL: Tool(
-        {"change_summary": "The change"}, COMMON | {"test_results", "open_questions"}, "review"
+        {"change_summary": "The change"},
+        COMMON | {"test_results", "open_questions", "base"},
+        "review",
     ),
 }
 #: The tools that run a turn, and those of them that review and never write.

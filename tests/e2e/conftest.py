@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from typing import Any, Iterator
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
-from install import CODEX_VERSIONS  # noqa: E402
+from install import tested_versions  # noqa: E402
 from real import Real  # noqa: E402
+from rights import Ground  # noqa: E402
 
 
-@pytest.fixture(params=CODEX_VERSIONS)
+@pytest.fixture(params=tested_versions())
 def real(request: Any) -> Iterator[Real]:
     real = Real(request.param)
     yield real
@@ -24,6 +26,14 @@ def real(request: Any) -> Iterator[Real]:
 
 @pytest.fixture
 def newest() -> Iterator[Real]:
-    real = Real(CODEX_VERSIONS[-1])
+    real = Real(tested_versions()[-1])
     yield real
     real.close()
+
+
+@pytest.fixture(params=tested_versions())
+def ground(request: Any) -> Iterator[Ground]:
+    # Which of the guards begins a session alternates from test to test.
+    ground = Ground(request.param, bool(zlib.crc32(request.node.name.encode()) & 1))
+    yield ground
+    ground.close()

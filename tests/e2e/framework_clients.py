@@ -1,9 +1,9 @@
-"""A conversation through an agent framework's own MCP client; prints what its model saw, as one JSON object.
+"""A conversation through an agent framework's own MCP client; prints what its model saw, as JSON.
 
-Run by the framework's virtual environment: `framework_clients.py {"framework": ..., "fill": [...], ...}`. The
-model is a script, and everything else is the framework's: how it shows the tools, what it does with the
-arguments on their way to the server, and what it makes of the result. One conversation for each way in
-"fill" to deal with optional arguments:
+Run by the framework's virtual environment: `framework_clients.py {"framework": ..., "fill": [...],
+...}`; prints one object. The model is a script, and everything else is the framework's: how it
+shows the tools, what it does with the arguments on their way to the server, and what it makes of
+the result. One conversation for each way in "fill" to deal with optional arguments:
 
     "nothing"   leave them out
     "null"      null for each that the framework shows
@@ -28,7 +28,7 @@ Json = Dict[str, Any]
 
 
 class Script:
-    """The model: calls codex_chat, then again with the session id that it finds in the result, then ends.
+    """The model: calls codex_chat, then again with the session id found in the result, then ends.
 
     `seen` has the text of each result as the framework's model is given it.
     """
@@ -39,7 +39,7 @@ class Script:
         self.seen: List[str] = []
 
     def arguments(self, schema: Json, results: List[Any]) -> Optional[Json]:
-        """The arguments of the next call, None at the end; `results` are those of the calls so far."""
+        """The arguments of the next call, None at the end; `results` has those of calls so far."""
         self.seen = [text if isinstance(text, str) else json.dumps(text) for text in results]
         if len(self.seen) >= 2:
             return None
@@ -64,7 +64,7 @@ class Script:
         return {"tools": self.tools, "seen": self.seen}
 
 
-# --- openai-agents ---------------------------------------------------------------------------------------
+# --- openai-agents --------------------------------------------------------------------------------
 
 
 async def openai_agents(order: Json, script: Script) -> None:
@@ -103,7 +103,7 @@ async def openai_agents(order: Json, script: Script) -> None:
             raise NotImplementedError
 
     set_tracing_disabled(True)
-    # In strict mode every argument is required: that is where models fill in what they would leave out.
+    # In strict mode every argument is required: there models fill in what they would leave out.
     config: Any = {"convert_schemas_to_strict": script.fill != "nothing"}
     params: Any = {key: order[key] for key in ("command", "args", "env")}
     async with MCPServerStdio(params=params, client_session_timeout_seconds=BOUND) as server:
@@ -111,7 +111,7 @@ async def openai_agents(order: Json, script: Script) -> None:
         await Runner.run(agent, "Begin.")
 
 
-# --- pydantic-ai -----------------------------------------------------------------------------------------
+# --- pydantic-ai ----------------------------------------------------------------------------------
 
 
 async def pydantic_ai(order: Json, script: Script) -> None:
@@ -141,7 +141,7 @@ async def pydantic_ai(order: Json, script: Script) -> None:
         await Agent(FunctionModel(model), toolsets=[toolset]).run("Begin.")
 
 
-# --- CrewAI ----------------------------------------------------------------------------------------------
+# --- CrewAI ---------------------------------------------------------------------------------------
 
 
 def crewai(order: Json, script: Script) -> None:
@@ -182,7 +182,7 @@ def crewai(order: Json, script: Script) -> None:
         Crew(agents=[agent], tasks=[task]).kickoff()
 
 
-# --- LangChain's adapters, and mcp-use, which stands on LangChain ----------------------------------------
+# --- LangChain's adapters, and mcp-use, which stands on LangChain ---------------------------------
 
 
 def langchain_model(script: Script) -> Any:
@@ -247,7 +247,7 @@ async def mcp_use(order: Json, script: Script) -> None:
         await client.close_all_sessions()
 
 
-# --- smolagents ------------------------------------------------------------------------------------------
+# --- smolagents -----------------------------------------------------------------------------------
 
 
 def smolagents(order: Json, script: Script) -> None:
@@ -298,7 +298,7 @@ def smolagents(order: Json, script: Script) -> None:
         )
 
 
-# --- google-adk ------------------------------------------------------------------------------------------
+# --- google-adk -----------------------------------------------------------------------------------
 
 
 async def google_adk(order: Json, script: Script) -> None:

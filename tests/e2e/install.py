@@ -16,11 +16,13 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(os.path.dirname(os.path.dirname(HERE)), ".e2e")
 CODEX_VERSIONS = ("0.77.0", "0.169.0")
+#: The environment variable with another Codex to test, "VERSION=EXECUTABLE": see versions.py.
+OTHER_CODEX = "E2E_CODEX"
 ENVIRONMENTS = {
     "mcp-1": ["mcp>=1,<2"],
     "mcp-2": ["mcp>=2,<3"],
@@ -30,9 +32,21 @@ ENVIRONMENTS = {
 BOUND = 900
 
 
+def codex_in(folder: str) -> str:
+    """Where the Codex CLI is that npm has installed in `folder`."""
+    return os.path.join(folder, "node_modules", ".bin", "codex")
+
+
+def tested_versions() -> Tuple[str, ...]:
+    """The versions of Codex that the tests run, the newest last."""
+    other = os.environ.get(OTHER_CODEX)
+    return (other.partition("=")[0],) if other else CODEX_VERSIONS
+
+
 def codex_path(version: str) -> str:
     """Where the Codex CLI of that version is."""
-    return os.path.join(ROOT, "codex-" + version, "node_modules", ".bin", "codex")
+    other, _, executable = os.environ.get(OTHER_CODEX, "").partition("=")
+    return executable if other == version else codex_in(os.path.join(ROOT, "codex-" + version))
 
 
 def venv_python(name: str) -> str:
@@ -87,6 +101,42 @@ def provide(what: str, good: Callable[[], bool], *steps: List[str]) -> None:
         sys.exit(f"install: {what} was installed but does not work")
 
 
+def provide_codex(version: str, folder: str) -> None:
+    """Installs that version of the Codex CLI from npm into `folder`."""
+    npm = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder]
+    provide(
+        "Codex " + version,
+        lambda: works([codex_in(folder), "--version"], version),
+        npm + ["@openai/codex@" + version],
+    )
+
+
+def provide_environment(name: str) -> None:
+    """Makes one of the virtual environments."""
+    python = venv_python(name)
+    module = "mcp" if name.startswith("mcp") else "pytest, pytest_timeout"
+    provide(
+        name,
+        lambda: works([python, "-c", "import " + module]),
+        [sys.executable, "-m", "venv", "--clear", os.path.join(ROOT, name)],
+        [python, "-m", "pip", "install", "--quiet"] + ENVIRONMENTS[name],
+    )
+
+
+def provide_tmux() -> None:
+    """Installs tmux, if it is missing and that can be done here."""
+    if shutil.which("tmux"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit("install: tmux is missing; install it, the tests look at `codex resume` in it")
+    provide(
+        "tmux",
+        lambda: shutil.which("tmux") is not None,
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "tmux"],
+    )
+
+
 def main() -> None:
     if sys.version_info < (3, 10):
         sys.exit(
@@ -96,39 +146,10 @@ def main() -> None:
         )
     os.makedirs(ROOT, exist_ok=True)
     for version in CODEX_VERSIONS:
-        provide(
-            "Codex " + version,
-            lambda: works([codex_path(version), "--version"], version),
-            [
-                "npm",
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--prefix",
-                os.path.join(ROOT, "codex-" + version),
-                "@openai/codex@" + version,
-            ],
-        )
-    for name, packages in ENVIRONMENTS.items():
-        python, module = (
-            venv_python(name),
-            "mcp" if name.startswith("mcp") else "pytest, pytest_timeout",
-        )
-        provide(
-            name,
-            lambda: works([python, "-c", "import " + module]),
-            [sys.executable, "-m", "venv", "--clear", os.path.join(ROOT, name)],
-            [python, "-m", "pip", "install", "--quiet"] + packages,
-        )
-    if not shutil.which("tmux"):
-        if os.geteuid() != 0 or not shutil.which("apt-get"):
-            sys.exit("install: tmux is missing; install it, the tests look at `codex resume` in it")
-        provide(
-            "tmux",
-            lambda: shutil.which("tmux") is not None,
-            ["apt-get", "update", "-qq"],
-            ["apt-get", "install", "-y", "-qq", "tmux"],
-        )
+        provide_codex(version, os.path.join(ROOT, "codex-" + version))
+    for name in ENVIRONMENTS:
+        provide_environment(name)
+    provide_tmux()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     .e2e/framework-NAME   a virtual environment, or for the AI SDK a folder of npm
     .e2e/uv-cache         what uv has downloaded; the environments are made of links to it
 
-Each in one pinned version, and what it needs as it was on one day. What is there as this file says is left
-alone. Needs uv, which install_clients.py installs, and the network the first time.
+Each in one pinned version, and what it needs as it was on one day. What is there as this file says
+is left alone. Needs uv, which install_clients.py installs, and the network the first time.
 """
 
 from __future__ import annotations

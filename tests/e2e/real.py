@@ -21,6 +21,8 @@ SETTINGS = (
     "CODEX_MCP_SANDBOX",
     "CODEX_MCP_TIMEOUT_MS",
     "CODEX_MCP_MAX_PARALLEL",
+    "CODEX_MCP_ROOTS",
+    "CODEX_MCP_CODEX_ARGS",
     "CODEX_PERSISTENT_MCP_ORIGIN",
     "CODEX_PERSISTENT_MCP_ACTIVE",
 )
@@ -79,15 +81,16 @@ class Real:
     """One version of Codex with its own home, working directory and model; starts servers on it.
 
     The folder has a short name: Codex puts a Unix socket in its home; its path may have 107 bytes.
+    It is made in `parent`, by default where temporary files are.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, parent: Optional[str] = None) -> None:
         self.version, self.old = version, version == "0.77.0"
         self.codex = codex_path(version)
         assert os.access(self.codex, os.X_OK), (
             f"{self.codex} is missing; run `python tests/e2e/install.py`"
         )
-        self.root = os.path.realpath(tempfile.mkdtemp(prefix="e2e-"))
+        self.root = os.path.realpath(tempfile.mkdtemp(prefix="e2e-", dir=parent))
         self.home, self.work = os.path.join(self.root, "home"), os.path.join(self.root, "work")
         # An empty HOME: Codex starts login shells, and a developer's profile is not to be tested.
         self.person = os.path.join(self.root, "person")

@@ -1,9 +1,9 @@
 """What others make of the tools' schemas; prints it as one JSON object.
 
-Run by the virtual environment of the reader: `schema_readers.py {"reader": ..., "tools": [...], ...}`. An
-engine compiles a tool's schema to the grammar that a model's output is held to, and says of each sample
-(arguments as JSON text) whether a model could write it. A converter turns the schema into what a framework
-shows its model.
+Run by the reader's virtual environment: `schema_readers.py {"reader": ..., "tools": [...], ...}`.
+An engine compiles a tool's schema to the grammar that a model's output is held to, and says of each
+sample (arguments as JSON text) whether a model could write it. A converter turns the schema into
+what a framework shows its model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Json = Dict[str, Any]
 Accepts = Callable[[str], bool]
 
 
-# --- engines ---------------------------------------------------------------------------------------------
+# --- engines --------------------------------------------------------------------------------------
 
 
 def llguidance(schema: Json) -> Accepts:
@@ -99,7 +99,7 @@ ENGINES: Dict[str, Callable[[Json], Accepts]] = {
     "outlines-core": outlines_core,
 }
 
-# --- converters ------------------------------------------------------------------------------------------
+# --- converters -----------------------------------------------------------------------------------
 
 
 def openai_agents_strict(tool: Json) -> Json:

@@ -1,7 +1,7 @@
-"""The server as the models of agent frameworks see it: a session opened, continued, and arguments filled in.
+"""The server as the models of agent frameworks see it: sessions continue, arguments are filled in.
 
-Each framework runs its own agent with a scripted model (framework_clients.py, framework_client.mjs) against
-the real server and the fake codex. Needs what install_frameworks.py installs.
+Each framework runs its own agent with a scripted model (framework_clients.py, framework_client.mjs)
+against the real server and the fake codex. Needs what install_frameworks.py installs.
 """
 
 from __future__ import annotations

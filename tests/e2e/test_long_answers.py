@@ -1,4 +1,4 @@
-"""A long answer reaches the model of the real Claude Code whole, in spite of its limits for results of tools.
+"""A long answer reaches the model of the real Claude Code whole, in spite of its limits on results.
 
 Needs what install_clients.py installs.
 """
@@ -22,7 +22,8 @@ import json, sys
 sys.stdin.read()
 item = {{"id": "item_0", "type": "agent_message", "text": open({reply!r}).read()}}
 for event in ({{"type": "thread.started", "thread_id": {session!r}}}, {{"type": "turn.started"}},
-              {{"type": "item.completed", "item": item}}, {{"type": "turn.completed", "usage": {{}}}}):
+              {{"type": "item.completed", "item": item}}, \
+{{"type": "turn.completed", "usage": {{}}}}):
     print(json.dumps(event))
 """
 SESSION = "0199a7c3-5b1e-7d20-8f3a-2c4d6e8f0a1b"

@@ -1,7 +1,7 @@
-"""The tools' schemas as grammar engines compile them and frameworks convert them (schema_readers.py).
+"""The tools' schemas as engines compile them and frameworks convert them (schema_readers.py).
 
-A model's server turns the schemas of all tools into one grammar, and answers no request at all where it
-cannot. Needs what install_frameworks.py installs.
+A model's server turns the schemas of all tools into one grammar, and answers no request at all
+where it cannot. Needs what install_frameworks.py installs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def value_of(name: str, rule: Json) -> Any:
 
 
 def samples(schema: Json) -> List[Json]:
-    """Arguments that a model must be able to write: the required ones, all, and all with a Windows path."""
+    """What a model must be able to write: required arguments, all, and all with a Windows path."""
     everything = {name: value_of(name, rule) for name, rule in schema["properties"].items()}
     least = {name: everything[name] for name in schema.get("required", [])}
     windows = {"cwd": "C:\\Users\\a b"} if "cwd" in everything else {}
@@ -73,7 +73,7 @@ def filled_in(schema: Json) -> Json:
 def ask(
     reader: str, tools: List[Json], texts: Optional[Dict[str, List[str]]] = None
 ) -> Dict[str, Json]:
-    """What a reader makes of each tool; of an engine's `texts` for each tool, those that it accepts."""
+    """What a reader makes of each tool; for an engine, which of the tool's `texts` it accepts."""
     name = "grammars" if reader in ENGINES else re.split(r"[, ]", reader)[0]
     name = {"google-genai": "google-adk"}.get(name, name)
     python = framework_python(name)
@@ -96,7 +96,7 @@ def written(arguments: Any) -> str:
     return json.dumps(arguments, ensure_ascii=False)
 
 
-# --- engines that hold a model to a grammar --------------------------------------------------------------
+# --- engines that hold a model to a grammar -------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,13 +114,13 @@ def test_an_engine_compiles_the_schemas_and_lets_a_model_write_good_arguments(
 def test_a_model_that_must_fill_in_every_argument_need_not_invent_a_session(
     tools: List[Json], engine: str
 ) -> None:
-    """In OpenAI's strict mode, and in some frameworks, no argument can be left out but by an empty text."""
+    """In OpenAI's strict mode and some frameworks, only an empty text leaves an argument out."""
     texts = {tool["name"]: [written(filled_in(tool["inputSchema"]))] for tool in tools}
     answers = ask(engine, tools, texts)
     assert answers == {name: {"accepted": good} for name, good in texts.items()}
 
 
-# --- converters of frameworks ----------------------------------------------------------------------------
+# --- converters of frameworks ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("converter", CONVERTERS)
@@ -158,13 +158,13 @@ def test_every_argument_has_one_type_and_nothing_that_few_readers_know(tools: Li
             assert set(rule) <= known, (name, rule)
 
 
-# --- llama.cpp -------------------------------------------------------------------------------------------
+# --- llama.cpp ------------------------------------------------------------------------------------
 
-#: What a pattern may be made of, so that common/json-schema-to-grammar.cpp makes a grammar of it that
-#: src/llama-grammar.cpp can parse and that stays within a JSON string. A literal: the converter unescapes
-#: these characters and hands on any other escape, of which the grammar knows few; a lone } or ] it reads
-#: for ever. A quote or a backslash, also as part of "." or of a negated class, would end the string or
-#: begin an escape in it.
+#: What a pattern may be made of, so that common/json-schema-to-grammar.cpp makes a grammar of it
+#: that src/llama-grammar.cpp can parse and that stays within a JSON string. A literal: the
+#: converter unescapes these characters and hands on any other escape, of which the grammar knows
+#: few; a lone } or ] it reads for ever. A quote or a backslash, also as part of "." or of a negated
+#: class, would end the string or begin an escape in it.
 LITERAL = r'(?:[^\x00-\x1f\\"^$.|?*+(){}\[\]]|\\[\^$.|?*+(){}\[\]])'
 CLASS = r'(?:\[(?!\^)(?:[^\x00-\x1f\\"\[\]]|\\[\[\]])+\])'
 TIMES = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})"
