@@ -275,7 +275,7 @@ class Ground:
         client = self.server(env)
         with self._lock:
             id = client.start_call(tool, dict(given[tool], **arguments))
-        result = client.result(id)
+        result = client.result(id, 2 * BOUND)
         assert self.config() == self.configured, self.config()
         session = (result.get("structuredContent") or {}).get("session_id")
         failed = bool(result.get("isError"))
