@@ -42,12 +42,13 @@ It writes: standard output (MCP), standard error (a log without prompts and repl
 file in the Codex home. It connects to Codex's control socket there. It keeps no state: the
 conversations live in Codex's session store.
 """
+
 from __future__ import annotations
 
 import sys
 
 if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-    del sys.path[0]  # import nothing from the file's directory, nor from the working directory
+	del sys.path[0]  # import nothing from the file's directory, nor from the working directory
 
 import enum
 import json
@@ -57,8 +58,19 @@ import select
 import signal
 import threading
 import time
-from typing import (Any, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional,
-                    Set, Tuple, Union)
+from typing import (
+	Any,
+	Callable,
+	Dict,
+	Generator,
+	Iterator,
+	List,
+	NamedTuple,
+	Optional,
+	Set,
+	Tuple,
+	Union,
+)
 
 # ---- constants, settings ----
 
@@ -94,59 +106,62 @@ DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
 STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
+ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 Json = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """What the operator set, with a text for each bad value."""
+	"""What the operator set, with a text for each bad value."""
 
-    codex: str
-    cwd: str
-    sandbox: Optional[str]
-    timeout_ms: int
-    max_parallel: int
-    origin: str
-    codex_home: str
-    roots: Tuple[str, ...]
-    codex_args: Tuple[str, ...]
-    review_profile: str
-    problems: Tuple[str, ...]
+	codex: str
+	cwd: str
+	sandbox: Optional[str]
+	timeout_ms: int
+	max_parallel: int
+	origin: str
+	codex_home: str
+	roots: Tuple[str, ...]
+	codex_args: Tuple[str, ...]
+	review_profile: str
+	problems: Tuple[str, ...]
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if re.fullmatch("[0-9]{1,9}", text) and low <= int(text) <= high:
-            return int(text)
-        raise ValueError(f"a whole number from {low} to {high}")
-    return read
+	def read(text: str) -> int:
+		if re.fullmatch("[0-9]{1,9}", text) and low <= int(text) <= high:
+			return int(text)
+		raise ValueError(f"a whole number from {low} to {high}")
+
+	return read
 
 
 def name_like(pattern: str, what: str, none: Optional[str]) -> Callable[[str], Optional[str]]:
-    def read(text: str) -> Optional[str]:
-        if text and not re.fullmatch(pattern, text):
-            raise ValueError(what)
-        return text or none
-    return read
+	def read(text: str) -> Optional[str]:
+		if text and not re.fullmatch(pattern, text):
+			raise ValueError(what)
+		return text or none
+
+	return read
 
 
 def working_directory(text: str) -> str:
-    """Reads a directory; "" is where the server was started."""
-    try:
-        path = os.path.expanduser(text) or os.getcwd()
-    except OSError:
-        path = ""  # it is gone
-    if os.path.isabs(path) and os.path.isdir(path):
-        return path
-    raise ValueError("the absolute path of an existing directory")
+	"""Reads a directory; "" is where the server was started."""
+	try:
+		path = os.path.expanduser(text) or os.getcwd()
+	except OSError:
+		path = ""  # it is gone
+	if os.path.isabs(path) and os.path.isdir(path):
+		return path
+	raise ValueError("the absolute path of an existing directory")
 
 
 def directories(text: str) -> Tuple[str, ...]:
-    paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
-    if not all(map(os.path.isabs, paths)):
-        raise ValueError(f"absolute directories, separated by {os.pathsep}")
-    return tuple(map(os.path.realpath, paths))
+	paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
+	if not all(map(os.path.isabs, paths)):
+		raise ValueError(f"absolute directories, separated by {os.pathsep}")
+	return tuple(map(os.path.realpath, paths))
 
 
 #: Options that neither break the protocol nor widen the rights of a review.
@@ -155,86 +170,95 @@ FLAGS = "--oss|--strict-config"
 
 
 def codex_options(text: str) -> Tuple[str, ...]:
-    """Reads options of `codex exec`, quoted as in a shell."""
-    import shlex  # seldom needed
+	"""Reads options of `codex exec`, quoted as in a shell."""
+	import shlex  # seldom needed
 
-    words = shlex.split(text)
-    option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
-    if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
-        raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
-    return tuple(words)
+	words = shlex.split(text)
+	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
+	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
+		raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
+	return tuple(words)
 
 
 #: The environment's variables in the order of the fields of Settings: name, default, and what reads
 #: it, or raises ValueError: what it takes.
 VARIABLES: Tuple[Tuple[str, str, Callable[[str], Any]], ...] = (
-    ("CODEX_BIN", "codex", os.path.expanduser),
-    ("CODEX_MCP_CWD", "", working_directory),
-    ("CODEX_MCP_SANDBOX", "", name_like(
-        "|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES), None)),
-    ("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
-    ("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
-    ("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
-    ("CODEX_HOME", os.path.join("~", ".codex"),
-     lambda text: os.path.abspath(os.path.expanduser(text))),
-    ("CODEX_MCP_ROOTS", "", directories),
-    ("CODEX_MCP_CODEX_ARGS", "", codex_options),
-    ("CODEX_MCP_REVIEW_PROFILE", "", name_like(
-        "[A-Za-z0-9_-]+", "the name of a permission profile in Codex's config.toml", "")),
+	("CODEX_BIN", "codex", os.path.expanduser),
+	("CODEX_MCP_CWD", "", working_directory),
+	(
+		"CODEX_MCP_SANDBOX",
+		"",
+		name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES), None),
+	),
+	("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
+	("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
+	("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
+	(
+		"CODEX_HOME",
+		os.path.join("~", ".codex"),
+		lambda text: os.path.abspath(os.path.expanduser(text)),
+	),
+	("CODEX_MCP_ROOTS", "", directories),
+	("CODEX_MCP_CODEX_ARGS", "", codex_options),
+	(
+		"CODEX_MCP_REVIEW_PROFILE",
+		"",
+		name_like("[A-Za-z0-9_-]+", "the name of a permission profile in Codex's config.toml", ""),
+	),
 )
 
 
 def read_settings(env: Dict[str, str]) -> Settings:
-    """Reads the settings. An empty value counts as not set."""
-    values: List[Any] = []
-    problems: List[str] = []
-    for name, default, read in VARIABLES:
-        text = env.get(name) or default
-        try:
-            values.append(read(text))
-        except ValueError as error:
-            values.append(default and read(default))
-            problems.append(f"{name} is {text!r}; it takes {error}")
-    return Settings._make([*values, tuple(problems)])
+	"""Reads the settings. An empty value counts as not set."""
+	values: List[Any] = []
+	problems: List[str] = []
+	for name, default, read in VARIABLES:
+		text = env.get(name) or default
+		try:
+			values.append(read(text))
+		except ValueError as error:
+			values.append(default and read(default))
+			problems.append(f"{name} is {text!r}; it takes {error}")
+	return Settings._make([*values, tuple(problems)])
 
 
 # ---- errors, and what a call watches while it waits ----
 
 
 class ProtocolError(Exception):
-    """A message that is answered with a JSON-RPC error."""
+	"""A message that is answered with a JSON-RPC error."""
 
-    def __init__(self, code: int, message: str, **more: Json) -> None:
-        super().__init__(message)
-        self._body = dict(more, code=code, message=message)
+	def __init__(self, code: int, message: str, **more: Json) -> None:
+		super().__init__(message)
+		self._body = dict(more, code=code, message=message)
 
-    def response(self, request_id: Any) -> Json:
-        """The JSON-RPC error response; the id is null if it is not known."""
-        return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
+	def response(self, request_id: Any) -> Json:
+		"""The JSON-RPC error response; the id is null if it is not known."""
+		return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
 def invalid_params(text: str) -> ProtocolError:
-    return ProtocolError(INVALID_PARAMS, "Invalid params: " + text)
+	return ProtocolError(INVALID_PARAMS, "Invalid params: " + text)
 
 
 def invalid_request(text: str) -> ProtocolError:
-    return ProtocolError(INVALID_REQUEST, "Invalid request: " + text)
+	return ProtocolError(INVALID_REQUEST, "Invalid request: " + text)
 
 
 class RunFailure(Exception):
-    """A call that failed. The text says why, and what the caller can do."""
+	"""A call that failed. The text says why, and what the caller can do."""
 
 
 class SessionLost(RunFailure):
-    """There is no such session, so the answer must not offer to continue it."""
+	"""There is no such session, so the answer must not offer to continue it."""
 
 
 class TryAgain(RunFailure):
-    """Nothing had begun, and the same is likely to work in a moment."""
+	"""Nothing had begun, and the same is likely to work in a moment."""
 
 
 class SessionBusy(RunFailure):
-    """The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
+	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
 
 
 #: Why a call must end before its turn has ended.
@@ -242,244 +266,245 @@ Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
 
 
 class Stopped(Exception):
-    """A call must end now, for `reason`."""
+	"""A call must end now, for `reason`."""
 
-    def __init__(self, reason: Reason) -> None:
-        self.reason = reason
+	def __init__(self, reason: Reason) -> None:
+		self.reason = reason
 
 
 class Deadline:
-    """When a call must end: at its time, or when it is stopped. Any worker may call this."""
+	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self._end = time.monotonic() + timeout_s
-        self._reason: Optional[Reason] = None
-        self._wake = threading.Event()
+	def __init__(self, timeout_s: float) -> None:
+		self._end = time.monotonic() + timeout_s
+		self._reason: Optional[Reason] = None
+		self._wake = threading.Event()
 
-    def stop(self, reason: Reason) -> None:
-        """Makes `check` raise `Stopped`. The first reason stays."""
-        self._reason = self._reason or reason
-        self._wake.set()
+	def stop(self, reason: Reason) -> None:
+		"""Makes `check` raise `Stopped`. The first reason stays."""
+		self._reason = self._reason or reason
+		self._wake.set()
 
-    def wake(self) -> None:
-        """Ends a `wait` early."""
-        self._wake.set()
+	def wake(self) -> None:
+		"""Ends a `wait` early."""
+		self._wake.set()
 
-    def check(self) -> None:
-        """Raises `Stopped` if the call must end."""
-        if self._reason is None and time.monotonic() >= self._end:
-            self._reason = Reason.TIMEOUT
-        if self._reason:
-            raise Stopped(self._reason)
+	def check(self) -> None:
+		"""Raises `Stopped` if the call must end."""
+		if self._reason is None and time.monotonic() >= self._end:
+			self._reason = Reason.TIMEOUT
+		if self._reason:
+			raise Stopped(self._reason)
 
-    def wait(self, duration: float) -> bool:
-        """Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-        woken = self._wake.wait(min(duration, self._end - time.monotonic()))
-        self._wake.clear()
-        self.check()
-        return woken
+	def wait(self, duration: float) -> bool:
+		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
+		woken = self._wake.wait(min(duration, self._end - time.monotonic()))
+		self._wake.clear()
+		self.check()
+		return woken
 
 
 def one_line(text: str, limit: int) -> str:
-    """`text` on one line of at most `limit` characters, without control characters."""
-    text = text[:limit * 4].encode("utf-8", "replace").decode("utf-8")
-    control = r"[\s\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+"
-    text = re.sub(control, " ", text).strip()
-    return text if len(text) <= limit else text[:limit - 1].rstrip() + "\u2026"
+	"""`text` on one line of at most `limit` characters, without control characters."""
+	text = text[: limit * 4].encode("utf-8", "replace").decode("utf-8")
+	control = r"[\s\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+"
+	text = re.sub(control, " ", text).strip()
+	return text if len(text) <= limit else text[: limit - 1].rstrip() + "\u2026"
 
 
 class Progress:
-    """What a call is doing, thinned out for a person. Only the call's worker may call this."""
+	"""What a call is doing, thinned out for a person. Only the call's worker may call this."""
 
-    def __init__(self, send: Optional[Callable[[str], None]]) -> None:
-        self.latest = "waiting"  # sent or not
-        self._send = send
-        self._begin = time.monotonic()
-        self._sent_at = self._begin - PROGRESS_GAP
-        self._since: Optional[float] = None  # when there came a text that was not sent
+	def __init__(self, send: Optional[Callable[[str], None]]) -> None:
+		self.latest = "waiting"  # sent or not
+		self._send = send
+		self._begin = time.monotonic()
+		self._sent_at = self._begin - PROGRESS_GAP
+		self._since: Optional[float] = None  # when there came a text that was not sent
 
-    def say(self, text: str, at_once: bool = False) -> None:
-        """Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
-        if text and text != self.latest:
-            self.latest, self._since = text, self._since or time.monotonic()
-        if at_once:
-            self._tell(text)
-        self.tick()
+	def say(self, text: str, at_once: bool = False) -> None:
+		"""Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
+		if text and text != self.latest:
+			self.latest, self._since = text, self._since or time.monotonic()
+		if at_once:
+			self._tell(text)
+		self.tick()
 
-    def tick(self) -> None:
-        """Tells what is due: a text half a second old, or after a long silence a sign of life."""
-        now = time.monotonic()
-        silence = now - self._sent_at
-        if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
-            self._tell(self.latest)
-        elif silence >= PROGRESS_SILENCE:
-            self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
+	def tick(self) -> None:
+		"""Tells what is due: a text half a second old, or after a long silence a sign of life."""
+		now = time.monotonic()
+		silence = now - self._sent_at
+		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
+			self._tell(self.latest)
+		elif silence >= PROGRESS_SILENCE:
+			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
 
-    def settle(self) -> None:
-        """Waits until an answer may follow: some clients fail if both come together."""
-        if self._send is not None:
-            time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - time.monotonic()))
+	def settle(self) -> None:
+		"""Waits until an answer may follow: some clients fail if both come together."""
+		if self._send is not None:
+			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - time.monotonic()))
 
-    def _tell(self, text: str) -> None:
-        self._sent_at, self._since = time.monotonic(), None
-        if self._send is not None:
-            self._send(one_line(text, 160))
+	def _tell(self, text: str) -> None:
+		self._sent_at, self._since = time.monotonic(), None
+		if self._send is not None:
+			self._send(one_line(text, 160))
 
 
 class Control(NamedTuple):
-    """What a call watches."""
+	"""What a call watches."""
 
-    deadline: Deadline
-    progress: Progress
+	deadline: Deadline
+	progress: Progress
 
-    def check(self) -> None:
-        """Raises `Stopped` if the call must end; tells what is due."""
-        self.deadline.check()
-        self.progress.tick()
+	def check(self) -> None:
+		"""Raises `Stopped` if the call must end; tells what is due."""
+		self.deadline.check()
+		self.progress.tick()
 
-    def pause(self, duration: float) -> None:
-        """Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
-        while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
-            self.progress.tick()
-            duration -= PROGRESS_GAP / 2
+	def pause(self, duration: float) -> None:
+		"""Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
+		while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
+			self.progress.tick()
+			duration -= PROGRESS_GAP / 2
 
 
 # ---- messages: JSON and JSON-RPC 2.0, bytes to checked messages and back ----
 
 
 class Message(NamedTuple):
-    """A request, or a notification if `id` is None. `params` is an object, {} if left out."""
+	"""A request, or a notification if `id` is None. `params` is an object, {} if left out."""
 
-    method: str
-    params: Json
-    id: Any
+	method: str
+	params: Json
+	id: Any
 
 
 def is_id(value: Any) -> bool:
-    """Whether MCP takes `value` as a request id or progress token."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+	"""Whether MCP takes `value` as a request id or progress token."""
+	return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def value_in(value: Any, *path: str) -> Any:
-    """The value at `path` in nested objects, or None."""
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+	"""The value at `path` in nested objects, or None."""
+	for key in path:
+		value = value.get(key) if isinstance(value, dict) else None
+	return value
 
 
 def text_in(value: Any, *path: str) -> str:
-    """The same, if it is a string, or ""."""
-    found = value_in(value, *path)
-    return found if isinstance(found, str) else ""
+	"""The same, if it is a string, or ""."""
+	found = value_in(value, *path)
+	return found if isinstance(found, str) else ""
 
 
 def object_in(value: Any, *path: str) -> Json:
-    """The same, if it is an object, or {}."""
-    found = value_in(value, *path)
-    return found if isinstance(found, dict) else {}
+	"""The same, if it is an object, or {}."""
+	found = value_in(value, *path)
+	return found if isinstance(found, dict) else {}
 
 
 def objects_in(value: Any, *path: str) -> List[Json]:
-    """The objects in the array at `path`, or []."""
-    found = value_in(value, *path)
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+	"""The objects in the array at `path`, or []."""
+	found = value_in(value, *path)
+	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def json_number(text: str) -> Union[int, float]:
-    """A number of JSON. One that no float holds becomes the nearest that can be written again.
+	"""A number of JSON. One that no float holds becomes the nearest that can be written again.
 
-    So does one of hundreds of digits: on millions, Python would work for hours.
-    """
-    if len(text) < 400 and not re.search("[.eE]", text):
-        return int(text)
-    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+	So does one of hundreds of digits: on millions, Python would work for hours.
+	"""
+	if len(text) < 400 and not re.search("[.eE]", text):
+		return int(text)
+	return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
 def json_constant(text: str) -> None:
-    """Refuses NaN and the like, which Python would take."""
-    raise ValueError(f"{text} is not JSON")
+	"""Refuses NaN and the like, which Python would take."""
+	raise ValueError(f"{text} is not JSON")
 
 
 DECODER = json.JSONDecoder(
-    parse_int=json_number, parse_float=json_number, parse_constant=json_constant)
+	parse_int=json_number, parse_float=json_number, parse_constant=json_constant
+)
 
 
 def load_json(text: str) -> Any:
-    """The JSON value in `text`. Raises ValueError."""
-    try:
-        return DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+	"""The JSON value in `text`. Raises ValueError."""
+	try:
+		return DECODER.decode(text)
+	except RecursionError:
+		raise ValueError("nested too deeply") from None
 
 
 def well_formed(text: str) -> str:
-    """`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
+	return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_clean(text: str) -> Any:
-    """The JSON value in `text`, well formed in all its strings. Raises ValueError."""
-    value = load_json(text)
-    if "\\ud" in text or "\\uD" in text:
-        value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
-    return value
+	"""The JSON value in `text`, well formed in all its strings. Raises ValueError."""
+	value = load_json(text)
+	if "\\ud" in text or "\\uD" in text:
+		value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
+	return value
 
 
 def quoted(value: Any) -> str:
-    """A value of the client's, for an error message."""
-    try:
-        return one_line(json.dumps(value, ensure_ascii=False), 100)
-    except RecursionError:  # what could just be read cannot always be written
-        return "nested too deeply"
+	"""A value of the client's, for an error message."""
+	try:
+		return one_line(json.dumps(value, ensure_ascii=False), 100)
+	except RecursionError:  # what could just be read cannot always be written
+		return "nested too deeply"
 
 
 def decode_line(line: bytes) -> Any:
-    """The JSON value of one line of the client's. Raises ProtocolError."""
-    try:
-        return load_json(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ProtocolError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
+	"""The JSON value of one line of the client's. Raises ProtocolError."""
+	try:
+		return load_json(line.decode("utf-8-sig"))
+	except ValueError as error:
+		raise ProtocolError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
 
 
 def object_param(params: Json, name: str) -> Json:
-    """The object `name` in `params`, {} if it is left out. Raises ProtocolError."""
-    found = params.get(name)
-    if found is not None and not isinstance(found, dict):
-        raise invalid_params(f'"{name}" must be an object')
-    return found or {}
+	"""The object `name` in `params`, {} if it is left out. Raises ProtocolError."""
+	found = params.get(name)
+	if found is not None and not isinstance(found, dict):
+		raise invalid_params(f'"{name}" must be an object')
+	return found or {}
 
 
 def read_message(value: Any) -> Optional[Message]:
-    """Checks one message. Raises ProtocolError.
+	"""Checks one message. Raises ProtocolError.
 
-    None is one that nobody here waits for: a response, a notification without parameters.
-    """
-    if isinstance(value, list):
-        raise invalid_request("batches are not supported; send each message by itself, on one line")
-    if not isinstance(value, dict):
-        raise invalid_request("a message is an object")
-    if "method" not in value and ("result" in value or "error" in value):
-        return None
-    if value.get("jsonrpc") != "2.0":
-        raise invalid_request('"jsonrpc" must be "2.0"')
-    if not isinstance(value.get("method"), str):
-        raise invalid_request('"method" must be a string')
-    if "id" in value and not is_id(value["id"]):
-        raise invalid_request('"id" must be a string or an integer')
-    if "id" not in value and not object_in(value, "params"):
-        return None
-    # [] is how some clients leave it out.
-    params = {} if value.get("params") == [] else object_param(value, "params")
-    return Message(value["method"], params, value.get("id"))
+	None is one that nobody here waits for: a response, a notification without parameters.
+	"""
+	if isinstance(value, list):
+		raise invalid_request("batches are not supported; send each message by itself, on one line")
+	if not isinstance(value, dict):
+		raise invalid_request("a message is an object")
+	if "method" not in value and ("result" in value or "error" in value):
+		return None
+	if value.get("jsonrpc") != "2.0":
+		raise invalid_request('"jsonrpc" must be "2.0"')
+	if not isinstance(value.get("method"), str):
+		raise invalid_request('"method" must be a string')
+	if "id" in value and not is_id(value["id"]):
+		raise invalid_request('"id" must be a string or an integer')
+	if "id" not in value and not object_in(value, "params"):
+		return None
+	# [] is how some clients leave it out.
+	params = {} if value.get("params") == [] else object_param(value, "params")
+	return Message(value["method"], params, value.get("id"))
 
 
 # ---- platform: all that differs between POSIX and Windows ----
 
 WINDOWS = os.name == "nt"
 if sys.platform == "win32":  # said so that mypy follows
-    import msvcrt
+	import msvcrt
 else:
-    import fcntl
+	import fcntl
 
 #: A name and a value in the environment of a process and of all that it starts, to know them by.
 Mark = Tuple[str, str]
@@ -509,101 +534,105 @@ exec "$@"
 
 
 class Watch(NamedTuple):
-    """What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
+	"""What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
 
-    pipe: int
-    locks: int
+	pipe: int
+	locks: int
 
 
 def watch_pipe() -> Optional[int]:
-    """The end of a new pipe that watchers read, None without a shell."""
-    return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
+	"""The end of a new pipe that watchers read, None without a shell."""
+	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
 def spawn(command: List[str], cwd: str, mark: Mark, watch: Optional[Watch] = None) -> Any:
-    """Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
-    import subprocess  # a quarter of the server's time to start, and not needed then
+	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
+	import subprocess  # a quarter of the server's time to start, and not needed then
 
-    options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
-    if WINDOWS:
-        options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
-    elif watch:
-        assert max(watch) < 10, watch
-        command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
-        options.update(env=None, pass_fds=watch)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
+	if WINDOWS:
+		options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+	elif watch:
+		assert max(watch) < 10, watch
+		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
+		options.update(env=None, pass_fds=watch)
+	pipe = subprocess.PIPE
+	return subprocess.Popen(
+		command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options
+	)
 
 
 def signal_group(pid: int, name: str) -> None:
-    """Signals the group that `pid` leads; on Windows any signal ends the tree."""
-    try:
-        if WINDOWS:
-            import subprocess
+	"""Signals the group that `pid` leads; on Windows any signal ends the tree."""
+	try:
+		if WINDOWS:
+			import subprocess
 
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], stdin=subprocess.DEVNULL,
-                           capture_output=True)
-        else:
-            os.killpg(pid, getattr(signal, name))
-    except OSError:
-        pass  # nobody is left in the group
+			subprocess.run(
+				["taskkill", "/T", "/F", "/PID", str(pid)],
+				stdin=subprocess.DEVNULL,
+				capture_output=True,
+			)
+		else:
+			os.killpg(pid, getattr(signal, name))
+	except OSError:
+		pass  # nobody is left in the group
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-    """On Linux, signals the marked processes outside of a group; whether there are any.
+	"""On Linux, signals the marked processes outside of a group; whether there are any.
 
-    With "" for a name it only looks.
-    """
-    marked, found = "=".join(mark).encode(), False
-    for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        try:
-            with open(f"/proc/{int(pid)}/environ", "rb") as file:
-                if marked in file.read().split(b"\0") and os.getpgid(int(pid)) != group:
-                    os.kill(int(pid), getattr(signal, name, 0))
-                    found = True
-        except (OSError, ValueError):
-            pass  # no process, not this user's, or gone
-    return found
+	With "" for a name it only looks.
+	"""
+	marked, found = "=".join(mark).encode(), False
+	for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+		try:
+			with open(f"/proc/{int(pid)}/environ", "rb") as file:
+				if marked in file.read().split(b"\0") and os.getpgid(int(pid)) != group:
+					os.kill(int(pid), getattr(signal, name, 0))
+					found = True
+		except (OSError, ValueError):
+			pass  # no process, not this user's, or gone
+	return found
 
 
 def sweep(group: int) -> None:
-    """Ends what is left of a group. Reaps what a container's first process inherits."""
-    signal_group(group, "SIGKILL")
-    try:
-        while not WINDOWS:
-            os.waitpid(-group, 0)
-    except ChildProcessError:
-        pass
+	"""Ends what is left of a group. Reaps what a container's first process inherits."""
+	signal_group(group, "SIGKILL")
+	try:
+		while not WINDOWS:
+			os.waitpid(-group, 0)
+	except ChildProcessError:
+		pass
 
 
 def selectable(pipe: Any) -> Any:
-    """`pipe`, or on Windows a socket to which a worker copies it."""
-    if not WINDOWS:
-        return pipe
-    import socket
+	"""`pipe`, or on Windows a socket to which a worker copies it."""
+	if not WINDOWS:
+		return pipe
+	import socket
 
-    near, far = socket.socketpair()
+	near, far = socket.socketpair()
 
-    def copy() -> None:
-        with far:
-            try:
-                for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
-                    far.sendall(chunk)
-            except OSError:
-                pass
+	def copy() -> None:
+		with far:
+			try:
+				for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
+					far.sendall(chunk)
+			except OSError:
+				pass
 
-    threading.Thread(target=copy, daemon=True).start()
-    return near.makefile("rb", 0)
+	threading.Thread(target=copy, daemon=True).start()
+	return near.makefile("rb", 0)
 
 
 def poll(fd: int, events: int) -> int:
-    """What poll(2) tells of `fd` now; 0 on Windows."""
-    if WINDOWS:
-        return 0
-    poller = select.poll()
-    poller.register(fd, events)
-    return sum(state for _, state in poller.poll(0))
+	"""What poll(2) tells of `fd` now; 0 on Windows."""
+	if WINDOWS:
+		return 0
+	poller = select.poll()
+	poller.register(fd, events)
+	return sum(state for _, state in poller.poll(0))
 
 
 #: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
@@ -611,124 +640,128 @@ F_OFD_SETLK = 37
 
 
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
-    """Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
+	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-    On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
-    """
-    import errno  # like struct, needed by calls and not by the start
-    import struct
+	On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
+	"""
+	import errno  # like struct, needed by calls and not by the start
+	import struct
 
-    try:
-        if sys.platform == "win32":
-            os.lseek(fd, byte, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
-            return True
-        if sys.platform == "linux":
-            kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-            try:
-                fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
-                return True
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # a kernel without them
-                    raise
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
-        return True
-    except (BlockingIOError, PermissionError):
-        return False
+	try:
+		if sys.platform == "win32":
+			os.lseek(fd, byte, os.SEEK_SET)
+			msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
+			return True
+		if sys.platform == "linux":
+			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
+			try:
+				fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+				return True
+			except OSError as error:
+				if error.errno != errno.EINVAL:  # a kernel without them
+					raise
+		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
+		return True
+	except (BlockingIOError, PermissionError):
+		return False
 
 
 def inside(marker: str) -> bool:
-    """Whether a process with `marker` in its environment is above this one.
+	"""Whether a process with `marker` in its environment is above this one.
 
-    It may have stripped this one's, but leaves it in its POSIX session, which it leads.
-    """
-    if WINDOWS or os.environ.get(marker):
-        return bool(os.environ.get(marker))
-    import subprocess
+	It may have stripped this one's, but leaves it in its POSIX session, which it leads.
+	"""
+	if WINDOWS or os.environ.get(marker):
+		return bool(os.environ.get(marker))
+	import subprocess
 
-    leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
-    try:
-        if os.path.isdir("/proc/self"):
-            with open(f"/proc/{leader}/environ", "rb") as file:
-                return bool(re.search(b"(^|\0)" + mark, file.read()))
-        ps = subprocess.run(["ps", "-wwE", "-o", "command=", "-p", str(leader)],
-                            stdin=subprocess.DEVNULL, capture_output=True, timeout=5)
-        return bool(re.search(b" " + mark, ps.stdout))
-    except (OSError, subprocess.SubprocessError):
-        return False
+	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
+	try:
+		if os.path.isdir("/proc/self"):
+			with open(f"/proc/{leader}/environ", "rb") as file:
+				return bool(re.search(b"(^|\0)" + mark, file.read()))
+		ps = subprocess.run(
+			["ps", "-wwE", "-o", "command=", "-p", str(leader)],
+			stdin=subprocess.DEVNULL,
+			capture_output=True,
+			timeout=5,
+		)
+		return bool(re.search(b" " + mark, ps.stdout))
+	except (OSError, subprocess.SubprocessError):
+		return False
 
 
 def log(text: str) -> None:
-    """A line for people on standard error; dropped if nobody reads, so that no call waits."""
-    try:
-        if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
-            os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
-    except OSError:
-        pass
+	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	try:
+		if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
+			os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
+	except OSError:
+		pass
 
 
 # ---- transport: lines from standard input, lines to standard output ----
 
 
 def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
-    """The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
-    for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
-        if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(1 << 20)
-            yield None
-        elif line.strip():
-            yield line
+	"""The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
+	for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
+		if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
+			while line and not line.endswith(b"\n"):
+				line = stream.readline(1 << 20)
+			yield None
+		elif line.strip():
+			yield line
 
 
 class Writer:
-    """The only writer of standard output. Any worker may call `send`, which never waits.
+	"""The only writer of standard output. Any worker may call `send`, which never waits.
 
-    The lock of `_changed` guards all fields; only the writer's own worker writes.
-    """
+	The lock of `_changed` guards all fields; only the writer's own worker writes.
+	"""
 
-    def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
-        self._fd, self._on_broken = fd, on_broken
-        self._changed = threading.Condition()
-        self._lines: List[bytes] = []
-        self._unsent = 0
-        threading.Thread(target=self._work, name="writer", daemon=True).start()
+	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
+		self._fd, self._on_broken = fd, on_broken
+		self._changed = threading.Condition()
+		self._lines: List[bytes] = []
+		self._unsent = 0
+		threading.Thread(target=self._work, name="writer", daemon=True).start()
 
-    def send(self, message: Any) -> None:
-        line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
-        with self._changed:
-            self._lines.append(line)
-            self._count(len(line))
+	def send(self, message: Any) -> None:
+		line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+		with self._changed:
+			self._lines.append(line)
+			self._count(len(line))
 
-    def wait_for_room(self, limit: int, patience: float) -> bool:
-        """Waits until at most `limit` bytes are unsent; false after `patience` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._unsent <= limit, patience)
+	def wait_for_room(self, limit: int, patience: float) -> bool:
+		"""Waits until at most `limit` bytes are unsent; false after `patience` seconds."""
+		with self._changed:
+			return self._changed.wait_for(lambda: self._unsent <= limit, patience)
 
-    def drain(self, patience: float) -> None:
-        """Waits while something goes out in each `patience` seconds."""
-        before = -1
-        while not self.wait_for_room(0, patience) and self._unsent != before:
-            before = self._unsent
+	def drain(self, patience: float) -> None:
+		"""Waits while something goes out in each `patience` seconds."""
+		before = -1
+		while not self.wait_for_room(0, patience) and self._unsent != before:
+			before = self._unsent
 
-    def _count(self, change: int) -> None:
-        with self._changed:
-            self._unsent += change
-            self._changed.notify_all()
+	def _count(self, change: int) -> None:
+		with self._changed:
+			self._unsent += change
+			self._changed.notify_all()
 
-    def _work(self) -> None:
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._lines)
-                    line = memoryview(self._lines.pop(0))
-                while line:
-                    count = os.write(self._fd, line[:1 << 16])
-                    line = line[count:]
-                    self._count(-count)
-        except OSError:
-            self._count(-self._unsent)  # nobody reads, so nothing need be waited for
-            self._on_broken()
+	def _work(self) -> None:
+		try:
+			while True:
+				with self._changed:
+					self._changed.wait_for(lambda: self._lines)
+					line = memoryview(self._lines.pop(0))
+				while line:
+					count = os.write(self._fd, line[: 1 << 16])
+					line = line[count:]
+					self._count(-count)
+		except OSError:
+			self._count(-self._unsent)  # nobody reads, so nothing need be waited for
+			self._on_broken()
 
 
 # ---- turn: events folded into a turn ----
@@ -741,13 +774,13 @@ Events = Iterator[Optional[Json]]
 
 
 def say(text: str) -> Json:
-    """An event that only tells progress."""
-    return {"type": SAY, "text": text}
+	"""An event that only tells progress."""
+	return {"type": SAY, "text": text}
 
 
 def warning(text: str) -> Json:
-    """A warning of the answer, as `codex exec` has it."""
-    return {"type": "item.completed", "item": {"type": "error", "message": text}}
+	"""A warning of the answer, as `codex exec` has it."""
+	return {"type": "item.completed", "item": {"type": "error", "message": text}}
 
 
 #: Most bytes of a turn are output of commands and tools, needed only if they failed.
@@ -768,142 +801,184 @@ STATUS = r"(?:unexpected|last) status:? "
 #: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
 #: identifiers, paths and numbers.
 ADVICE = (
-    ("no rollout found", "Check session_id, or leave it out. A session is known in its CODEX_HOME "
-     "only."),
-    (r"in .model_reasoning_eff|value: '\w+'.+supported values", "Use a reasoning_effort named "
-     "above, or leave it out."),
-    (r"model provider\b.+ not found", USER + "correct model_provider in Codex's config.toml."),
-    ("profile .+(?:not found|no longer s)|for '--profile", USER + "correct Codex's profile."),
-    ("error loading (?:config|rules)", USER + "correct Codex's configuration there."),
-    ("in the allowed set|requirements do not allow", "A policy forbids it: do not repeat it, tell "
-     "the user."),
-    (r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
-     "|installed node version", USER + "set CODEX_BIN to the absolute path of Codex itself: its "
-     "version manager finds no version here."),
-    ("inside a (?:trusted dir|git repo)", "Use another cwd, or ask the user."),
-    (r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)",
-     USER + UPDATE + ", or leave out what it does not know."),
-    ("^missing environment var", USER + "put that variable" + ENV),
-    (r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
-     "|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
-     "|context window of this", "This session cannot go on: " + NEW_SESSION),
-    ("maximum length", SHORTER),
-    ("hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits", "The user's "
-     "plan is used up. Wait as long as it says, or ask the user."),
-    ("flagged for|content policy|safety reasons|content_filter|policy violation", "The model's "
-     "server refuses this text. Reword it, and " + NEW_SESSION),
-    (STATUS + r"429\b|too many requests|rate limit (?:exc|reach)", "Call again in a minute."),
-    (STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
-     "|closed before resp", "The model's server is in trouble: call again later."),
-    (r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
-     "|by cloudflare|network is unreachable", USER + "check the network. HTTPS_PROXY, and "
-     "CODEX_CA_CERTIFICATE for a proxy's certificate, go" + ENV),
-    ("sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b",
-     USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV),
-    (r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)", "Leave model out, or use one "
-     "that this Codex and account know."),
+	(
+		"no rollout found",
+		"Check session_id, or leave it out. A session is known in its CODEX_HOME only.",
+	),
+	(
+		r"in .model_reasoning_eff|value: '\w+'.+supported values",
+		"Use a reasoning_effort named above, or leave it out.",
+	),
+	(r"model provider\b.+ not found", USER + "correct model_provider in Codex's config.toml."),
+	("profile .+(?:not found|no longer s)|for '--profile", USER + "correct Codex's profile."),
+	("error loading (?:config|rules)", USER + "correct Codex's configuration there."),
+	(
+		"in the allowed set|requirements do not allow",
+		"A policy forbids it: do not repeat it, tell the user.",
+	),
+	(
+		r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
+		"|installed node version",
+		USER + "set CODEX_BIN to the absolute path of Codex itself: its "
+		"version manager finds no version here.",
+	),
+	("inside a (?:trusted dir|git repo)", "Use another cwd, or ask the user."),
+	(
+		r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)",
+		USER + UPDATE + ", or leave out what it does not know.",
+	),
+	("^missing environment var", USER + "put that variable" + ENV),
+	(
+		r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
+		"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
+		"|context window of this",
+		"This session cannot go on: " + NEW_SESSION,
+	),
+	("maximum length", SHORTER),
+	(
+		"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits",
+		"The user's plan is used up. Wait as long as it says, or ask the user.",
+	),
+	(
+		"flagged for|content policy|safety reasons|content_filter|policy violation",
+		"The model's server refuses this text. Reword it, and " + NEW_SESSION,
+	),
+	(STATUS + r"429\b|too many requests|rate limit (?:exc|reach)", "Call again in a minute."),
+	(
+		STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
+		"|closed before resp",
+		"The model's server is in trouble: call again later.",
+	),
+	(
+		r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
+		"|by cloudflare|network is unreachable",
+		USER + "check the network. HTTPS_PROXY, and "
+		"CODEX_CA_CERTIFICATE for a proxy's certificate, go" + ENV,
+	),
+	(
+		"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b",
+		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV,
+	),
+	(
+		r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)",
+		"Leave model out, or use one that this Codex and account know.",
+	),
 )
 #: Errors that pass: of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
 #: Notices that come in every turn; and what Codex overcame.
-NOTICE = re.compile(r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
-                    "|under-dev|project-local c|falling back from|run .codex exec|configured value"
-                    "|heads up|codex(?:'s linux sandb| could not find bub)")
+NOTICE = re.compile(
+	r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
+	"|under-dev|project-local c|falling back from|run .codex exec|configured value"
+	"|heads up|codex(?:'s linux sandb| could not find bub)"
+)
 RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
-BLOCKED = ("Commands did not run: Codex's sandbox could not start on this machine. The user can "
-           "allow it (on Linux: unprivileged user namespaces, or an AppArmor profile for bwrap)")
-NO_SANDBOX = re.compile(r"(?i)bwrap: |sandbox-exec: sandbox_a|windows sandbox|"
-                        "(?:error|permission|thread).+(?:landlock|linux.sandbox)")
+BLOCKED = (
+	"Commands did not run: Codex's sandbox could not start on this machine. The user can "
+	"allow it (on Linux: unprivileged user namespaces, or an AppArmor profile for bwrap)"
+)
+NO_SANDBOX = re.compile(
+	r"(?i)bwrap: |sandbox-exec: sandbox_a|windows sandbox|"
+	"(?:error|permission|thread).+(?:landlock|linux.sandbox)"
+)
 
 
 def codex_words(text: str) -> str:
-    """What an error says, without the JSON around it, colours and backtraces."""
-    for _ in range(4):
-        start, end = text.find("{"), text.rfind("}") + 1
-        try:
-            value = load_json(text[start:end])
-        except ValueError:
-            break
-        inner = (text_in(value, "error", "message") or text_in(value, "message")
-                 or text_in(value, "detail"))
-        if not inner:
-            break
-        text = text[:start] + inner + text[end:]
-    text = re.sub(TERMINAL, "", re.split(BACKTRACE, text)[0]).strip()
-    return text if len(text) <= 2000 else text[:2000] + "\u2026"
+	"""What an error says, without the JSON around it, colours and backtraces."""
+	for _ in range(4):
+		start, end = text.find("{"), text.rfind("}") + 1
+		try:
+			value = load_json(text[start:end])
+		except ValueError:
+			break
+		inner = (
+			text_in(value, "error", "message")
+			or text_in(value, "message")
+			or text_in(value, "detail")
+		)
+		if not inner:
+			break
+		text = text[:start] + inner + text[end:]
+	text = re.sub(TERMINAL, "", re.split(BACKTRACE, text)[0]).strip()
+	return text if len(text) <= 2000 else text[:2000] + "\u2026"
 
 
 def stderr_words(text: str) -> str:
-    """What standard error says of a failure, without its noise."""
-    lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
-    logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
-    noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
-    plain = [line for line in lines if not re.match(noise + logged, line)]
-    first = next((i for i, line in enumerate(plain) if line.lower().startswith("error")), 0)
-    chosen = plain[first:] or [re.sub(logged, "", line) for line in lines if re.match(logged, line)]
-    return codex_words("\n".join(chosen[:12]))
+	"""What standard error says of a failure, without its noise."""
+	lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
+	logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
+	noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
+	plain = [line for line in lines if not re.match(noise + logged, line)]
+	first = next((i for i, line in enumerate(plain) if line.lower().startswith("error")), 0)
+	chosen = plain[first:] or [re.sub(logged, "", line) for line in lines if re.match(logged, line)]
+	return codex_words("\n".join(chosen[:12]))
 
 
 def decode_event(line: Union[bytes, bytearray]) -> Optional[Json]:
-    """The event in a line of Codex's output; None if it is not needed."""
-    if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
-        return None
-    text = line.decode("utf-8", "replace")
-    if "\x1b" in text:
-        text = re.sub(TERMINAL, "", text)
-    for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
-        try:
-            event = load_clean(text[start:])
-            break
-        except ValueError:
-            event = None
-    if text_in(event, "type") and not event["type"].startswith("run."):
-        return event
-    return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
+	"""The event in a line of Codex's output; None if it is not needed."""
+	if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
+		return None
+	text = line.decode("utf-8", "replace")
+	if "\x1b" in text:
+		text = re.sub(TERMINAL, "", text)
+	for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
+		try:
+			event = load_clean(text[start:])
+			break
+		except ValueError:
+			event = None
+	if text_in(event, "type") and not event["type"].startswith("run."):
+		return event
+	return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
 
 
 def failed(item: Json) -> bool:
-    return bool(item.get("exit_code")) or item.get("status") in ("failed", "declined")
+	return bool(item.get("exit_code")) or item.get("status") in ("failed", "declined")
 
 
 def item_progress(item: Json, finished: bool) -> str:
-    """The line of progress that an item deserves, or ""."""
-    kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
-    if kind == "command_execution":
-        command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
-        code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
-        return f"Failed{code}: {command}" if failed(item) else "" if finished else (
-            "Running " + command)
-    if kind == "file_change":
-        paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
-        return "Changing " + ", ".join(map(os.path.basename, paths))
-    if kind == "web_search":
-        return "Searching the web for " + text_in(item, "query")
-    if kind == "todo_list":
-        steps = objects_in(item, "items")
-        ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
-        current = min(len(steps) - len(ahead) + 1, len(steps))
-        return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
-    if kind == "reasoning":
-        return finished and "Thinking: " + text.strip().split("\n")[0].strip("*# ") or ""
-    if kind == "agent_message":
-        return finished and "Writing: " + text[:400] or ""
-    if finished or kind == "error":
-        return ""
-    if kind == "mcp_tool_call":
-        return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
-    if kind == "collab_tool_call":
-        return "Asking a helper: " + asked if asked else "Waiting for helpers"
-    return "Working: " + kind.replace("_", " ")
+	"""The line of progress that an item deserves, or ""."""
+	kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
+	if kind == "command_execution":
+		command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
+		code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
+		return (
+			f"Failed{code}: {command}"
+			if failed(item)
+			else ""
+			if finished
+			else ("Running " + command)
+		)
+	if kind == "file_change":
+		paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
+		return "Changing " + ", ".join(map(os.path.basename, paths))
+	if kind == "web_search":
+		return "Searching the web for " + text_in(item, "query")
+	if kind == "todo_list":
+		steps = objects_in(item, "items")
+		ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
+		current = min(len(steps) - len(ahead) + 1, len(steps))
+		return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
+	if kind == "reasoning":
+		return finished and "Thinking: " + text.strip().split("\n")[0].strip("*# ") or ""
+	if kind == "agent_message":
+		return finished and "Writing: " + text[:400] or ""
+	if finished or kind == "error":
+		return ""
+	if kind == "mcp_tool_call":
+		return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
+	if kind == "collab_tool_call":
+		return "Asking a helper: " + asked if asked else "Waiting for helpers"
+	return "Working: " + kind.replace("_", " ")
 
 
 def verdict_of(text: str, verdicts: Tuple[str, ...]) -> str:
-    """The plain verdict in a review's first line, such as go_with_changes, or ""."""
-    line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
-    words = "|".join(verdicts).replace(" ", r"[\W_]+")
-    plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
-    found = re.match(plain, line)
-    return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
+	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
+	line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
+	words = "|".join(verdicts).replace(" ", r"[\W_]+")
+	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
+	found = re.match(plain, line)
+	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
 #: How far a turn is; a further turn of the same run makes it RUNNING again.
@@ -911,189 +986,215 @@ State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
 class Turn:
-    """One turn, folded from its events."""
+	"""One turn, folded from its events."""
 
-    def __init__(self, expected: Optional[str] = None, limit: Optional[str] = None,
-                 verdicts: Tuple[str, ...] = ()) -> None:
-        """`expected` is the session to continue; `limit` the sandbox."""
-        self.expected, self.limit, self.verdicts = expected, limit, verdicts
-        self.state = State.WAITING
-        self.session_id: Optional[str] = None
-        #: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
-        #: messages of this one with their phases.
-        self.answers: List[str] = []
-        self._said: List[Tuple[str, str]] = []
-        self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
-        self.usage: Optional[Json] = None
-        self.warnings: List[str] = []
-        self.error = self.stray = ""  # the last error; the first line that was no event
-        self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
+	def __init__(
+		self,
+		expected: Optional[str] = None,
+		limit: Optional[str] = None,
+		verdicts: Tuple[str, ...] = (),
+	) -> None:
+		"""`expected` is the session to continue; `limit` the sandbox."""
+		self.expected, self.limit, self.verdicts = expected, limit, verdicts
+		self.state = State.WAITING
+		self.session_id: Optional[str] = None
+		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
+		#: messages of this one with their phases.
+		self.answers: List[str] = []
+		self._said: List[Tuple[str, str]] = []
+		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
+		self.usage: Optional[Json] = None
+		self.warnings: List[str] = []
+		self.error = self.stray = ""  # the last error; the first line that was no event
+		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
-    def fold(self, event: Json) -> str:
-        """Takes one event; returns progress. Raises RunFailure: the run must be stopped at once."""
-        kind, item = event["type"], object_in(event, "item")
-        if kind == "turn.started":
-            if self.state is State.COMPLETED:
-                self.answers, self._said = self.answers + self._answer(), []
-            self.state = State.RUNNING
-            return "Codex has started its turn"
-        if kind == ENDED:
-            self.stderr, self.ending = event["stderr"], event["ending"]
-        elif self.state in (State.COMPLETED, State.FAILED):
-            pass
-        elif kind == SAY:
-            return event["text"]
-        elif kind == NOISE:
-            self.stray = self.stray or event["text"]
-        elif kind == TOO_LONG and '"agent_message"' in event["head"][:200]:
-            raise RunFailure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
-        elif kind == "thread.started":
-            self._session_started(text_in(event, "thread_id").lower())
-        elif kind.startswith("item."):
-            done = kind == "item.completed"
-            if done:
-                self._completed(item)
-            self.commands += kind == "item.started" and item.get("type") == "command_execution"
-            return item_progress(item, done)
-        elif kind == "turn.completed":
-            self.state, self.usage = State.COMPLETED, object_in(event, "usage") or None
-        elif kind == "turn.failed":
-            self.state = State.FAILED
-            self.error = codex_words(text_in(event, "error", "message")) or self.error
-        elif kind == "error":
-            self.error = codex_words(text_in(event, "message")) or self.error
-            if not RETRY.match(self.error):
-                self.warn(self.error)
-            return "Codex reports: " + self.error
-        return ""
+	def fold(self, event: Json) -> str:
+		"""Takes one event; returns progress. Raises RunFailure: the run must be stopped at once."""
+		kind, item = event["type"], object_in(event, "item")
+		if kind == "turn.started":
+			if self.state is State.COMPLETED:
+				self.answers, self._said = self.answers + self._answer(), []
+			self.state = State.RUNNING
+			return "Codex has started its turn"
+		if kind == ENDED:
+			self.stderr, self.ending = event["stderr"], event["ending"]
+		elif self.state in (State.COMPLETED, State.FAILED):
+			pass
+		elif kind == SAY:
+			return event["text"]
+		elif kind == NOISE:
+			self.stray = self.stray or event["text"]
+		elif kind == TOO_LONG and '"agent_message"' in event["head"][:200]:
+			raise RunFailure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
+		elif kind == "thread.started":
+			self._session_started(text_in(event, "thread_id").lower())
+		elif kind.startswith("item."):
+			done = kind == "item.completed"
+			if done:
+				self._completed(item)
+			self.commands += kind == "item.started" and item.get("type") == "command_execution"
+			return item_progress(item, done)
+		elif kind == "turn.completed":
+			self.state, self.usage = State.COMPLETED, object_in(event, "usage") or None
+		elif kind == "turn.failed":
+			self.state = State.FAILED
+			self.error = codex_words(text_in(event, "error", "message")) or self.error
+		elif kind == "error":
+			self.error = codex_words(text_in(event, "message")) or self.error
+			if not RETRY.match(self.error):
+				self.warn(self.error)
+			return "Codex reports: " + self.error
+		return ""
 
-    @property
-    def reply(self) -> Optional[str]:
-        """All answers of the run; None if there is none."""
-        return "\n\n".join(self.answers + self._answer()) or None
+	@property
+	def reply(self) -> Optional[str]:
+		"""All answers of the run; None if there is none."""
+		return "\n\n".join(self.answers + self._answer()) or None
 
-    def _answer(self) -> List[str]:
-        """The message marked as the answer, else the last, with that of the verdict before it."""
-        ranks = {"final_answer": 2, "commentary": 0}
-        last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
-        judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
-        return last if not judged or verdict_of(last[0], self.verdicts) else judged + last
+	def _answer(self) -> List[str]:
+		"""The message marked as the answer, else the last, with that of the verdict before it."""
+		ranks = {"final_answer": 2, "commentary": 0}
+		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
+		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
+		return last if not judged or verdict_of(last[0], self.verdicts) else judged + last
 
-    def _completed(self, item: Json) -> None:
-        kind, output = item.get("type"), text_in(item, "aggregated_output").lstrip()[:1000]
-        if kind == "agent_message" and text_in(item, "text"):
-            self._said.append((item["text"], text_in(item, "phase")))
-        elif kind == "error":
-            self.warn(text_in(item, "message"))
-            if self.limit in PROFILES and self.state is State.WAITING:
-                self._check_rights()
-        elif kind == "command_execution" and failed(item) and NO_SANDBOX.match(output):
-            self.blocked += 1
-            if self.blocked == 1:
-                self.warn(f"{BLOCKED}: {one_line(output, 300)}")
-        elif kind == "mcp_tool_call" and failed(item):
-            server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
-            told = (". The user can allow it: default_tools_approval_mode in config.toml, "
-                    f"[mcp_servers.{server}].") if re.search("(?i)approv|cancelled", why) else ""
-            self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}{told}")
+	def _completed(self, item: Json) -> None:
+		kind, output = item.get("type"), text_in(item, "aggregated_output").lstrip()[:1000]
+		if kind == "agent_message" and text_in(item, "text"):
+			self._said.append((item["text"], text_in(item, "phase")))
+		elif kind == "error":
+			self.warn(text_in(item, "message"))
+			if self.limit in PROFILES and self.state is State.WAITING:
+				self._check_rights()
+		elif kind == "command_execution" and failed(item) and NO_SANDBOX.match(output):
+			self.blocked += 1
+			if self.blocked == 1:
+				self.warn(f"{BLOCKED}: {one_line(output, 300)}")
+		elif kind == "mcp_tool_call" and failed(item):
+			server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
+			told = (
+				(
+					". The user can allow it: default_tools_approval_mode in config.toml, "
+					f"[mcp_servers.{server}]."
+				)
+				if re.search("(?i)approv|cancelled", why)
+				else ""
+			)
+			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}{told}")
 
-    def _check_rights(self) -> None:
-        """Raises RunFailure if Codex announces more rights than were asked for."""
-        approvals = 0  # policy and reviewer, dangerous only together
-        for text in self.warnings:
-            told = re.search(r"(?is)(.*)\bfall\w*\s+back\b.*?requir(.*)", text.split("Details")[0])
-            field, target = told.groups() if told else ("", "")
-            approvals += "approval" in field
-            wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
-            if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
-                # Of a new session Codex has kept nothing yet.
-                raise (RunFailure if self.expected else SessionLost)(
-                    "Codex was stopped before it did anything: managed requirements do not allow "
-                    f"{self.limit}. {text} {USER}have it allowed.")
+	def _check_rights(self) -> None:
+		"""Raises RunFailure if Codex announces more rights than were asked for."""
+		approvals = 0  # policy and reviewer, dangerous only together
+		for text in self.warnings:
+			told = re.search(r"(?is)(.*)\bfall\w*\s+back\b.*?requir(.*)", text.split("Details")[0])
+			field, target = told.groups() if told else ("", "")
+			approvals += "approval" in field
+			wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
+			if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
+				# Of a new session Codex has kept nothing yet.
+				raise (RunFailure if self.expected else SessionLost)(
+					"Codex was stopped before it did anything: managed requirements do not allow "
+					f"{self.limit}. {text} {USER}have it allowed."
+				)
 
-    def warn(self, text: str) -> None:
-        """Notes a warning for the answer, once."""
-        text = codex_words(text)
-        if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
-            return  # no agent is to be advised to have more trust
-        if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(text)
+	def warn(self, text: str) -> None:
+		"""Notes a warning for the answer, once."""
+		text = codex_words(text)
+		if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
+			return  # no agent is to be advised to have more trust
+		if text and text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
+			self.warnings.append(text)
 
-    def _session_started(self, name: str) -> None:
-        if not re.fullmatch(UUID, name):
-            raise RunFailure(f"Codex announced no usable session id: {one_line(name, 80)}")
-        if self.expected and name != self.expected:
-            raise SessionLost(
-                f"Codex does not know the session {self.expected}, and was stopped before it "
-                "answered from a new one. Check session_id, or leave it out.")
-        if self.session_id and name != self.session_id:
-            raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
-        self.session_id = name
+	def _session_started(self, name: str) -> None:
+		if not re.fullmatch(UUID, name):
+			raise RunFailure(f"Codex announced no usable session id: {one_line(name, 80)}")
+		if self.expected and name != self.expected:
+			raise SessionLost(
+				f"Codex does not know the session {self.expected}, and was stopped before it "
+				"answered from a new one. Check session_id, or leave it out."
+			)
+		if self.session_id and name != self.session_id:
+			raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
+		self.session_id = name
 
-    def result(self) -> None:
-        """Returns if the turn is a success, else raises RunFailure or one of its kinds."""
-        words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
-        if self.state is State.COMPLETED or self.answers:
-            self.session_id = self.session_id or self.expected
-            if self.state is not State.COMPLETED:
-                self.warn("A further turn, for a goal or a hook, did not end "
-                          f"({self.ending}). The answer is that of the turn before.")
-            if self.reply is None:
-                raise RunFailure(f"Codex finished the turn without a message: {words}\n"
-                                 "Ask again, for a written answer.")
-            if not self.session_id:
-                raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
-            return
-        begun = self.state is not State.WAITING
-        if not begun and "already has an active writer" in self.stderr:
-            raise SessionBusy("The session has an active writer")
-        what = "could not finish" if begun else "did not start"
-        advice = next((text for pattern, text in ADVICE if re.search("(?im)" + pattern, words)),
-                      "If it happens again, ask the user to run `codex exec hello`.")
-        text = f"Codex {what} the turn ({self.ending}): {words}\n{advice}"
-        if not begun and TRANSIENT.search(words):
-            raise TryAgain(text)
-        # Of a new session whose first message it refuses, Codex keeps nothing.
-        if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
-            raise RunFailure(text)
-        raise SessionLost(text)
+	def result(self) -> None:
+		"""Returns if the turn is a success, else raises RunFailure or one of its kinds."""
+		words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
+		if self.state is State.COMPLETED or self.answers:
+			self.session_id = self.session_id or self.expected
+			if self.state is not State.COMPLETED:
+				self.warn(
+					"A further turn, for a goal or a hook, did not end "
+					f"({self.ending}). The answer is that of the turn before."
+				)
+			if self.reply is None:
+				raise RunFailure(
+					f"Codex finished the turn without a message: {words}\n"
+					"Ask again, for a written answer."
+				)
+			if not self.session_id:
+				raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
+			return
+		begun = self.state is not State.WAITING
+		if not begun and "already has an active writer" in self.stderr:
+			raise SessionBusy("The session has an active writer")
+		what = "could not finish" if begun else "did not start"
+		advice = next(
+			(text for pattern, text in ADVICE if re.search("(?im)" + pattern, words)),
+			"If it happens again, ask the user to run `codex exec hello`.",
+		)
+		text = f"Codex {what} the turn ({self.ending}): {words}\n{advice}"
+		if not begun and TRANSIENT.search(words):
+			raise TryAgain(text)
+		# Of a new session whose first message it refuses, Codex keeps nothing.
+		if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
+			raise RunFailure(text)
+		raise SessionLost(text)
 
 
 # ---- command: options of a turn to an argument list ----
 
 
 class Options(NamedTuple):
-    """What a turn is given; None leaves a value to Codex."""
+	"""What a turn is given; None leaves a value to Codex."""
 
-    cwd: str
-    session_id: Optional[str] = None
-    model: Optional[str] = None
-    effort: Optional[str] = None
-    sandbox: Optional[str] = None
+	cwd: str
+	session_id: Optional[str] = None
+	model: Optional[str] = None
+	effort: Optional[str] = None
+	sandbox: Optional[str] = None
 
 
 def exec_arguments(options: Options, operator: Tuple[str, ...], rights: List[str]) -> List[str]:
-    """The arguments after `codex`; the prompt comes on standard input (`-`)."""
-    effort = options.effort and f'model_reasoning_effort="{options.effort}"'
-    # The operator's come first: of two values for one key, Codex uses the last.
-    arguments = ["exec", *operator, "--skip-git-repo-check", "--json", "-C", options.cwd]
-    for words in (("-m", options.model), ("-c", effort), rights, ("resume", options.session_id)):
-        arguments += [word for word in words if word] if words[-1:] != (None,) else []
-    return arguments + ["-"]
+	"""The arguments after `codex`; the prompt comes on standard input (`-`)."""
+	effort = options.effort and f'model_reasoning_effort="{options.effort}"'
+	# The operator's come first: of two values for one key, Codex uses the last.
+	arguments = ["exec", *operator, "--skip-git-repo-check", "--json", "-C", options.cwd]
+	for words in (("-m", options.model), ("-c", effort), rights, ("resume", options.session_id)):
+		arguments += [word for word in words if word] if words[-1:] != (None,) else []
+	return arguments + ["-"]
 
 
 def find_codex(name: str) -> str:
-    """The executable that CODEX_BIN stands for. Raises RunFailure."""
-    import shutil  # not needed at the start
+	"""The executable that CODEX_BIN stands for. Raises RunFailure."""
+	import shutil  # not needed at the start
 
-    found = shutil.which(name)
-    if found:
-        return os.path.abspath(found)
-    state = ("is not on this server's PATH" if not os.path.dirname(name) else
-             "is a directory" if os.path.isdir(name) else
-             "is not executable" if os.path.exists(name) else "does not exist")
-    raise RunFailure(f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
-                     "or set CODEX_BIN to its absolute path.")
+	found = shutil.which(name)
+	if found:
+		return os.path.abspath(found)
+	state = (
+		"is not on this server's PATH"
+		if not os.path.dirname(name)
+		else "is a directory"
+		if os.path.isdir(name)
+		else "is not executable"
+		if os.path.exists(name)
+		else "does not exist"
+	)
+	raise RunFailure(
+		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
+		"or set CODEX_BIN to its absolute path."
+	)
 
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
@@ -1103,12 +1204,12 @@ MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-    """Signals to a run's group, each after so many seconds; with `strays`, what has left the group
-    gets SIGTERM before them.
-    """
+	"""Signals to a run's group, each after so many seconds; with `strays`, what has left the group
+	gets SIGTERM before them.
+	"""
 
-    steps: Tuple[Tuple[float, str], ...]
-    strays: bool = True
+	steps: Tuple[Tuple[float, str], ...]
+	strays: bool = True
 
 
 #: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. Its commands
@@ -1123,180 +1224,188 @@ FINISHED = Ladder(STOP.steps, strays=False)
 
 
 class Run:
-    """What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
+	"""What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
 
-    #: How what still runs is stopped when `events` is left.
-    ladder = STOP
+	#: How what still runs is stopped when `events` is left.
+	ladder = STOP
 
-    def events(self) -> Events:
-        """Starts the run. Yields its events, and None at least every tenth of a second.
+	def events(self) -> Events:
+		"""Starts the run. Yields its events, and None at least every tenth of a second.
 
-        Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
-        out of its reach, else RunFailure.
-        """
-        raise NotImplementedError
+		Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
+		out of its reach, else RunFailure.
+		"""
+		raise NotImplementedError
 
-    def timed_out(self) -> Optional[RunFailure]:
-        """What a timeout in the middle of `events` means, if more than that."""
-        return None
+	def timed_out(self) -> Optional[RunFailure]:
+		"""What a timeout in the middle of `events` means, if more than that."""
+		return None
 
 
 def here(other: str) -> str:
-    """The server's own directory, or `other` if it is gone."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return other
+	"""The server's own directory, or `other` if it is gone."""
+	try:
+		return os.getcwd()
+	except OSError:
+		return other
 
 
 def wait_for(selector: Any, patience: float) -> List[Any]:
-    """The pipes that are ready within `patience` seconds."""
-    if selector.get_map():
-        return [key.fileobj for key, _ in selector.select(patience)]
-    time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
-    return []
+	"""The pipes that are ready within `patience` seconds."""
+	if selector.get_map():
+		return [key.fileobj for key, _ in selector.select(patience)]
+	time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
+	return []
 
 
 class CodexRun(Run):
-    """One Codex process with all that it starts."""
+	"""One Codex process with all that it starts."""
 
-    def __init__(self, command: List[str], cwd: str, prompt: bytes, watch: Optional[Watch]) -> None:
-        self._command, self._cwd, self._watch = command, cwd, watch
-        self._mark = (MARKER, os.urandom(8).hex())
-        self._unsent = memoryview(prompt)
-        self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
-        self._stderr = bytearray()
+	def __init__(self, command: List[str], cwd: str, prompt: bytes, watch: Optional[Watch]) -> None:
+		self._command, self._cwd, self._watch = command, cwd, watch
+		self._mark = (MARKER, os.urandom(8).hex())
+		self._unsent = memoryview(prompt)
+		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
+		self._stderr = bytearray()
 
-    def events(self) -> Events:
-        import selectors
+	def events(self) -> Events:
+		import selectors
 
-        try:
-            # In the server's own directory: a version manager may find another Codex elsewhere.
-            process = spawn(self._command, here(self._cwd), self._mark, self._watch)
-        except (OSError, ValueError) as error:
-            raise RunFailure(f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-                             f"{error}. Check whether it can in a terminal.") from None
-        with selectors.DefaultSelector() as selector:
-            try:
-                yield from self._read(process, selector)
-            finally:
-                self._end(process, selector)
-        code = process.returncode
-        yield {"type": ENDED, "stderr": self._stderr.decode("utf-8", "replace"),
-               "ending": f"exit code {code}" if code >= 0 else f"ended by signal {-code}"}
+		try:
+			# In the server's own directory: a version manager may find another Codex elsewhere.
+			process = spawn(self._command, here(self._cwd), self._mark, self._watch)
+		except (OSError, ValueError) as error:
+			raise RunFailure(
+				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
+				f"{error}. Check whether it can in a terminal."
+			) from None
+		with selectors.DefaultSelector() as selector:
+			try:
+				yield from self._read(process, selector)
+			finally:
+				self._end(process, selector)
+		code = process.returncode
+		yield {
+			"type": ENDED,
+			"stderr": self._stderr.decode("utf-8", "replace"),
+			"ending": f"exit code {code}" if code >= 0 else f"ended by signal {-code}",
+		}
 
-    def _read(self, process: Any, selector: Any) -> Events:
-        """Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
-        from selectors import EVENT_READ, EVENT_WRITE
+	def _read(self, process: Any, selector: Any) -> Events:
+		"""Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
+		from selectors import EVENT_READ, EVENT_WRITE
 
-        reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
-        for source in reading:
-            selector.register(source, EVENT_READ)
-        if WINDOWS:  # where no write takes just what it can at once
-            threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
-        else:
-            os.set_blocking(process.stdin.fileno(), False)
-            selector.register(process.stdin, EVENT_WRITE)
-        gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
-        while True:
-            yield None
-            now = time.monotonic()
-            if not gone and process.poll() is not None:
-                gone, end = True, min(end, now + DRAIN)
-            if now > end or gone and not reading:
-                break
-            ready = wait_for(selector, TICK / 2 if gone else TICK)
-            if gone and not ready:
-                break
-            for pipe in ready:
-                if pipe is process.stdin:
-                    if self._feed(pipe):
-                        selector.unregister(pipe)
-                    continue
-                chunk = pipe.read(1 << 16)  # what there is; b"" at the end
-                if not chunk:
-                    selector.unregister(pipe)
-                    reading.remove(pipe)
-                if pipe is not output:
-                    self._stderr += chunk
-                    if len(self._stderr) > 2 * MAX_STDERR:
-                        self._stderr[MAX_STDERR:-MAX_STDERR] = b"\n...\n"
-                elif chunk:
-                    yield from self._split(chunk)
-                else:
-                    end = min(end, now + LEAVE)
-        if self._line:
-            yield from self._split(b"\n")
+		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
+		for source in reading:
+			selector.register(source, EVENT_READ)
+		if WINDOWS:  # where no write takes just what it can at once
+			threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
+		else:
+			os.set_blocking(process.stdin.fileno(), False)
+			selector.register(process.stdin, EVENT_WRITE)
+		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
+		while True:
+			yield None
+			now = time.monotonic()
+			if not gone and process.poll() is not None:
+				gone, end = True, min(end, now + DRAIN)
+			if now > end or gone and not reading:
+				break
+			ready = wait_for(selector, TICK / 2 if gone else TICK)
+			if gone and not ready:
+				break
+			for pipe in ready:
+				if pipe is process.stdin:
+					if self._feed(pipe):
+						selector.unregister(pipe)
+					continue
+				chunk = pipe.read(1 << 16)  # what there is; b"" at the end
+				if not chunk:
+					selector.unregister(pipe)
+					reading.remove(pipe)
+				if pipe is not output:
+					self._stderr += chunk
+					if len(self._stderr) > 2 * MAX_STDERR:
+						self._stderr[MAX_STDERR:-MAX_STDERR] = b"\n...\n"
+				elif chunk:
+					yield from self._split(chunk)
+				else:
+					end = min(end, now + LEAVE)
+		if self._line:
+			yield from self._split(b"\n")
 
-    def _feed(self, pipe: Any) -> bool:
-        """Writes what the pipe takes of the prompt; true at its end, or if Codex wants no more."""
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[:1 << 16]):]
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # Codex has closed its input: its events tell what became of the turn
-        pipe.close()
-        return True
+	def _feed(self, pipe: Any) -> bool:
+		"""Writes what the pipe takes of the prompt; true at its end, or if Codex wants no more."""
+		try:
+			while self._unsent:
+				self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[: 1 << 16]) :]
+		except BlockingIOError:
+			return False
+		except OSError:
+			pass  # Codex has closed its input: its events tell what became of the turn
+		pipe.close()
+		return True
 
-    def _split(self, chunk: bytes) -> Events:
-        """The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
-        self._line += chunk
-        if b"\n" in chunk:
-            *lines, self._line = self._line.split(b"\n")
-            for line in lines:
-                event = decode_event(line) if not self._cut else {
-                    "type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
-                if event is not None:
-                    yield event
-                self._cut = False
-        elif len(self._line) > MAX_EVENT:
-            self._cut = True
-            del self._line[4096:]
+	def _split(self, chunk: bytes) -> Events:
+		"""The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
+		self._line += chunk
+		if b"\n" in chunk:
+			*lines, self._line = self._line.split(b"\n")
+			for line in lines:
+				event = (
+					decode_event(line)
+					if not self._cut
+					else {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
+				)
+				if event is not None:
+					yield event
+				self._cut = False
+		elif len(self._line) > MAX_EVENT:
+			self._cut = True
+			del self._line[4096:]
 
-    def _end(self, process: Any, selector: Any) -> None:
-        """Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
+	def _end(self, process: Any, selector: Any) -> None:
+		"""Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
 
-        Until the sweep no other group can get the group's number: the watcher is in it.
-        """
-        begin, group, (steps, strays) = time.monotonic(), process.pid, self.ladder
-        if strays:
-            signal_strays(group, self._mark, "SIGTERM")
-        while process.poll() is None:
-            while steps and time.monotonic() >= begin + steps[0][0]:
-                signal_group(group, steps[0][1])
-                steps = steps[1:]
-            for pipe in wait_for(selector, TICK / 5):
-                if pipe is process.stdin or not pipe.read(1 << 16):
-                    selector.unregister(pipe)
-        if strays:
-            while signal_strays(group, self._mark, "") and time.monotonic() < begin + STRAYS:
-                time.sleep(TICK / 5)
-            signal_strays(group, self._mark, "SIGKILL")
-        sweep(group)  # the watcher, too, so not before: this server may be gone by now
-        if strays:
-            signal_strays(group, self._mark, "SIGKILL")
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            pipe.close()
+		Until the sweep no other group can get the group's number: the watcher is in it.
+		"""
+		begin, group, (steps, strays) = time.monotonic(), process.pid, self.ladder
+		if strays:
+			signal_strays(group, self._mark, "SIGTERM")
+		while process.poll() is None:
+			while steps and time.monotonic() >= begin + steps[0][0]:
+				signal_group(group, steps[0][1])
+				steps = steps[1:]
+			for pipe in wait_for(selector, TICK / 5):
+				if pipe is process.stdin or not pipe.read(1 << 16):
+					selector.unregister(pipe)
+		if strays:
+			while signal_strays(group, self._mark, "") and time.monotonic() < begin + STRAYS:
+				time.sleep(TICK / 5)
+			signal_strays(group, self._mark, "SIGKILL")
+		sweep(group)  # the watcher, too, so not before: this server may be gone by now
+		if strays:
+			signal_strays(group, self._mark, "SIGKILL")
+		process.wait()
+		for pipe in (process.stdin, process.stdout, process.stderr):
+			pipe.close()
 
 
 def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
-    """Whether a short run of Codex went well, and its last line."""
-    import subprocess
+	"""Whether a short run of Codex went well, and its last line."""
+	import subprocess
 
-    try:
-        process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
-        said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
-    except OSError as error:
-        return False, one_line(str(error), 200)
-    except subprocess.TimeoutExpired:
-        sweep(process.pid)
-        return False, "no answer within 10 s"
-    words = one_line((said.strip() or "no words").splitlines()[-1], 200)
-    # 0.77.0 shows a part of the API key.
-    return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
+	try:
+		process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
+		said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
+	except OSError as error:
+		return False, one_line(str(error), 200)
+	except subprocess.TimeoutExpired:
+		sweep(process.pid)
+		return False, "no answer within 10 s"
+	words = one_line((said.strip() or "no words").splitlines()[-1], 200)
+	# 0.77.0 shows a part of the API key.
+	return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 # ---- rights: what a turn may do, as arguments of Codex ----
@@ -1307,100 +1416,116 @@ Version = Tuple[int, ...]
 
 
 def above(directory: str) -> List[str]:
-    """A directory and those above it, links resolved."""
-    found = [os.path.realpath(directory)]
-    while os.path.dirname(found[-1]) != found[-1]:
-        found.append(os.path.dirname(found[-1]))
-    return found
+	"""A directory and those above it, links resolved."""
+	found = [os.path.realpath(directory)]
+	while os.path.dirname(found[-1]) != found[-1]:
+		found.append(os.path.dirname(found[-1]))
+	return found
 
 
 def config_folders(home: str, cwd: str) -> List[str]:
-    """Where Codex looks for its configuration, managed first."""
-    folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
-    return list(dict.fromkeys(map(os.path.realpath, folders)))
+	"""Where Codex looks for its configuration, managed first."""
+	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
+	return list(dict.fromkeys(map(os.path.realpath, folders)))
 
 
 def read_all(folders: List[str], pattern: str) -> Iterator[Tuple[str, str]]:
-    """The paths and texts of matching files in `folders`. Raises RunFailure."""
-    import glob
+	"""The paths and texts of matching files in `folders`. Raises RunFailure."""
+	import glob
 
-    for folder in folders:
-        for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
-            try:
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
-            except OSError as error:
-                raise RunFailure(f"What Codex may do is not known. {USER}make {path} readable: "
-                                 f"{error.strerror}.") from None
+	for folder in folders:
+		for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
+			try:
+				with open(path, encoding="utf-8", errors="replace") as file:
+					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
+			except OSError as error:
+				raise RunFailure(
+					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
+				) from None
 
 
 def allow_rules(home: str, cwd: str) -> List[str]:
-    """The files with a rule that lifts the sandbox from a command."""
-    # One without a decision allows.
-    refusal = r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
-    files = read_all(config_folders(home, cwd), os.path.join("rules", "*.rules"))
-    return [path for path, text in files
-            if len(re.findall(r"\bprefix_rule\s*\(", text)) > len(re.findall(refusal, text))]
+	"""The files with a rule that lifts the sandbox from a command."""
+	# One without a decision allows.
+	refusal = r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
+	files = read_all(config_folders(home, cwd), os.path.join("rules", "*.rules"))
+	return [
+		path
+		for path, text in files
+		if len(re.findall(r"\bprefix_rule\s*\(", text)) > len(re.findall(refusal, text))
+	]
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> List[str]:
-    """Arguments by which no allow rule lets a command write. Raises RunFailure if none do."""
-    if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
-        return ["-c", "features.exec_policy=false"]
-    # Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
-    agents = (0, 125) <= version < (0, 154)
-    ignored = version >= (0, 125) and not (agents and "config_file" in config)
-    for path in allow_rules(home, cwd):
-        if not ignored or path.startswith(MANAGED):
-            raise RunFailure(f"Nothing was sent to Codex: this call must not write, but {path} "
-                             f"lifts the sandbox. {USER}remove the rule, or {UPDATE}.")
-    return (["--ignore-rules"] if version >= (0, 125) else []) + (
-        ["-c", "features.multi_agent=false"] if agents else [])
+	"""Arguments by which no allow rule lets a command write. Raises RunFailure if none do."""
+	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
+		return ["-c", "features.exec_policy=false"]
+	# Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
+	agents = (0, 125) <= version < (0, 154)
+	ignored = version >= (0, 125) and not (agents and "config_file" in config)
+	for path in allow_rules(home, cwd):
+		if not ignored or path.startswith(MANAGED):
+			raise RunFailure(
+				f"Nothing was sent to Codex: this call must not write, but {path} "
+				f"lifts the sandbox. {USER}remove the rule, or {UPDATE}."
+			)
+	return (["--ignore-rules"] if version >= (0, 125) else []) + (
+		["-c", "features.multi_agent=false"] if agents else []
+	)
 
 
 def given_trust(cwd: str, config: str) -> str:
-    """What `config` says of a directory or its repository's root, or ""."""
-    folders = above(cwd)
-    roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
-    names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
-    found = re.search(rf"""["'](?:{'|'.join(map(re.escape, names))})["']\s*(?:\]|=)[^[]*""", config)
-    return one_line(found.group(), 200) if found else ""
+	"""What `config` says of a directory or its repository's root, or ""."""
+	folders = above(cwd)
+	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
+	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
+	found = re.search(rf"""["'](?:{"|".join(map(re.escape, names))})["']\s*(?:\]|=)[^[]*""", config)
+	return one_line(found.group(), 200) if found else ""
 
 
 def right_arguments(options: Options, version: Version, settings: Settings) -> List[str]:
-    """Arguments by which a turn has `options.sandbox` and no more. Raises RunFailure."""
-    sandbox, cwd, home = options.sandbox, options.cwd, settings.codex_home
-    if sandbox is None:
-        return []
-    managed, *folders = config_folders(home, cwd)
-    files = [*read_all([managed], "*config.toml"),
-             *read_all(folders, "*config.toml" if settings.codex_args else "config.toml")]
-    config = "\n".join([*(text for _, text in files), *settings.codex_args])
-    arguments = ["-s", sandbox]
-    if sandbox in PROFILES:
-        profile, own = PROFILES[sandbox], r"""default_permissions["'\s]*=\s*["'](?!:)"""
-        if version >= (0, 125) and re.search(own, config):
-            # `-s` would make Codex forget the user's permission profile.
-            profile, arguments = settings.review_profile, []
-            if not profile or sandbox != "read-only":
-                raise RunFailure(
-                    "Nothing was sent to Codex: with a sandbox of its own, this call would lift "
-                    "what the user's permission profile denies. Leave sandbox out; for calls that "
-                    f"only read, {USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that "
-                    "writes nothing.")
-        # Managed requirements can disable either of these two systems. A model that reviews
-        # approvals would let a command out of both.
-        arguments += ["-c", f'default_permissions="{profile}"', "-c", 'approval_policy="never"',
-                      "-c", 'approvals_reviewer="user"']
-    if sandbox == "read-only":
-        arguments += without_rules(version, home, cwd, config)
-    writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
-    saves = (0, 121) <= version < (0, 156) and not options.session_id
-    if writes and saves and not given_trust(cwd, config):
-        # A new session that may write would make its directory a trusted one for good.
-        folder = json.dumps(above(cwd)[0], ensure_ascii=False)
-        arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
-    return arguments
+	"""Arguments by which a turn has `options.sandbox` and no more. Raises RunFailure."""
+	sandbox, cwd, home = options.sandbox, options.cwd, settings.codex_home
+	if sandbox is None:
+		return []
+	managed, *folders = config_folders(home, cwd)
+	files = [
+		*read_all([managed], "*config.toml"),
+		*read_all(folders, "*config.toml" if settings.codex_args else "config.toml"),
+	]
+	config = "\n".join([*(text for _, text in files), *settings.codex_args])
+	arguments = ["-s", sandbox]
+	if sandbox in PROFILES:
+		profile, own = PROFILES[sandbox], r"""default_permissions["'\s]*=\s*["'](?!:)"""
+		if version >= (0, 125) and re.search(own, config):
+			# `-s` would make Codex forget the user's permission profile.
+			profile, arguments = settings.review_profile, []
+			if not profile or sandbox != "read-only":
+				raise RunFailure(
+					"Nothing was sent to Codex: with a sandbox of its own, this call would lift "
+					"what the user's permission profile denies. Leave sandbox out; for calls that "
+					f"only read, {USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that "
+					"writes nothing."
+				)
+		# Managed requirements can disable either of these two systems. A model that reviews
+		# approvals would let a command out of both.
+		arguments += [
+			"-c",
+			f'default_permissions="{profile}"',
+			"-c",
+			'approval_policy="never"',
+			"-c",
+			'approvals_reviewer="user"',
+		]
+	if sandbox == "read-only":
+		arguments += without_rules(version, home, cwd, config)
+	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
+	saves = (0, 121) <= version < (0, 156) and not options.session_id
+	if writes and saves and not given_trust(cwd, config):
+		# A new session that may write would make its directory a trusted one for good.
+		folder = json.dumps(above(cwd)[0], ensure_ascii=False)
+		arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
+	return arguments
 
 
 # ---- app-server: a turn in a session that a person has open, on Codex's own app-server ----
@@ -1413,559 +1538,596 @@ Asking = Generator[Optional[Json], None, Json]
 
 
 def snake_case(name: str) -> str:
-    """`agentMessage` as `codex exec` writes it: `agent_message`."""
-    return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
+	"""`agentMessage` as `codex exec` writes it: `agent_message`."""
+	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
 class AppServerError(Exception):
-    """What went wrong with the app-server."""
+	"""What went wrong with the app-server."""
 
 
 class Refused(AppServerError):
-    """Its error answer to a request, which had no effect."""
+	"""Its error answer to a request, which had no effect."""
 
 
 class WebSocket:
-    """A client's WebSocket over a Unix socket. All methods raise OSError, AppServerError."""
+	"""A client's WebSocket over a Unix socket. All methods raise OSError, AppServerError."""
 
-    def __init__(self, path: str) -> None:
-        """Connects, and asks for the upgrade."""
-        import socket
-        import stat
+	def __init__(self, path: str) -> None:
+		"""Connects, and asks for the upgrade."""
+		import socket
+		import stat
 
-        if WINDOWS:
-            raise AppServerError("it is not used on Windows")
-        for told in (os.lstat(path), os.stat(path)):
-            if told.st_uid != os.geteuid():
-                raise AppServerError("its control socket belongs to another user")
-        if not stat.S_ISSOCK(told.st_mode):
-            raise AppServerError("its control socket is no socket")
-        self._buffer, self._end, self._incoming = bytearray(), 0.0, self._messages()
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(WITHDRAW)
-        try:
-            self._socket.connect(os.path.realpath(path))
-            self._socket.sendall(
-                b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
-                b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + NONCE + b"\r\n\r\n")
-        except OSError:
-            self.close()
-            raise
+		if WINDOWS:
+			raise AppServerError("it is not used on Windows")
+		for told in (os.lstat(path), os.stat(path)):
+			if told.st_uid != os.geteuid():
+				raise AppServerError("its control socket belongs to another user")
+		if not stat.S_ISSOCK(told.st_mode):
+			raise AppServerError("its control socket is no socket")
+		self._buffer, self._end, self._incoming = bytearray(), 0.0, self._messages()
+		self._socket = socket.socket(socket.AF_UNIX)
+		self._socket.settimeout(WITHDRAW)
+		try:
+			self._socket.connect(os.path.realpath(path))
+			self._socket.sendall(
+				b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
+				b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + NONCE + b"\r\n\r\n"
+			)
+		except OSError:
+			self.close()
+			raise
 
-    def close(self) -> None:
-        self._socket.close()
+	def close(self) -> None:
+		self._socket.close()
 
-    def send(self, message: Json) -> None:
-        """Sends one message."""
-        self._send(1, json.dumps(message).encode("ascii"))
+	def send(self, message: Json) -> None:
+		"""Sends one message."""
+		self._send(1, json.dumps(message).encode("ascii"))
 
-    def receive(self, patience: float) -> Optional[Json]:
-        """The next message, {} for what carries none; None if none comes in `patience` seconds."""
-        self._end = time.monotonic() + patience
-        for message in self._incoming:
-            return message
-        raise AppServerError("it closed the connection")
+	def receive(self, patience: float) -> Optional[Json]:
+		"""The next message, {} for what carries none; None if none comes in `patience` seconds."""
+		self._end = time.monotonic() + patience
+		for message in self._incoming:
+			return message
+		raise AppServerError("it closed the connection")
 
-    def _messages(self) -> Events:
-        head = b""
-        while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
-            head += yield from self._take(1)
-        if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-            raise AppServerError("its control socket does not answer as a WebSocket")
-        parts, fragmented = b"", False
-        while True:
-            first, length = yield from self._take(2)
-            kind, final = first & 0x0F, first >= 0x80
-            odd = first & 0x70 or length > 127  # reserved bits, a mask
-            if length in (126, 127):
-                length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
-            expected = kind in (0 if fragmented else 1, 8, 9, 10)
-            if odd or len(parts) + length > MAX_EVENT or not expected:
-                raise AppServerError("it sent an odd or too large frame")
-            data = yield from self._take(length)
-            if kind == 8:
-                raise AppServerError("it closed the connection")
-            message: Any = {}
-            if kind == 9:
-                self._send(10, data)
-            elif kind < 2:
-                parts, fragmented = parts + data, not final
-            if kind < 2 and final:
-                try:
-                    message, parts = load_clean(parts.decode("utf-8")), b""
-                except ValueError:
-                    message = None
-            if not isinstance(message, dict):
-                raise AppServerError("it sent what is no message")
-            yield message
+	def _messages(self) -> Events:
+		head = b""
+		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
+			head += yield from self._take(1)
+		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
+			raise AppServerError("its control socket does not answer as a WebSocket")
+		parts, fragmented = b"", False
+		while True:
+			first, length = yield from self._take(2)
+			kind, final = first & 0x0F, first >= 0x80
+			odd = first & 0x70 or length > 127  # reserved bits, a mask
+			if length in (126, 127):
+				length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
+			expected = kind in (0 if fragmented else 1, 8, 9, 10)
+			if odd or len(parts) + length > MAX_EVENT or not expected:
+				raise AppServerError("it sent an odd or too large frame")
+			data = yield from self._take(length)
+			if kind == 8:
+				raise AppServerError("it closed the connection")
+			message: Any = {}
+			if kind == 9:
+				self._send(10, data)
+			elif kind < 2:
+				parts, fragmented = parts + data, not final
+			if kind < 2 and final:
+				try:
+					message, parts = load_clean(parts.decode("utf-8")), b""
+				except ValueError:
+					message = None
+			if not isinstance(message, dict):
+				raise AppServerError("it sent what is no message")
+			yield message
 
-    def _take(self, count: int) -> Generator[None, None, bytes]:
-        """The next `count` bytes; yields whenever the time of `receive` is over."""
-        import socket
+	def _take(self, count: int) -> Generator[None, None, bytes]:
+		"""The next `count` bytes; yields whenever the time of `receive` is over."""
+		import socket
 
-        while len(self._buffer) < count:
-            self._socket.settimeout(max(0.001, self._end - time.monotonic()))
-            try:
-                chunk = self._socket.recv(1 << 16)
-            except socket.timeout:  # before Python 3.10 not yet TimeoutError
-                yield None
-                continue
-            if not chunk:
-                raise AppServerError("it closed the connection")
-            self._buffer += chunk
-        data = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return data
+		while len(self._buffer) < count:
+			self._socket.settimeout(max(0.001, self._end - time.monotonic()))
+			try:
+				chunk = self._socket.recv(1 << 16)
+			except socket.timeout:  # before Python 3.10 not yet TimeoutError
+				yield None
+				continue
+			if not chunk:
+				raise AppServerError("it closed the connection")
+			self._buffer += chunk
+		data = bytes(self._buffer[:count])
+		del self._buffer[:count]
+		return data
 
-    def _send(self, kind: int, data: bytes) -> None:
-        size = len(data)
-        length = (bytes([0x80 | size]) if size < 126 else
-                  b"\xfe" + size.to_bytes(2, "big") if size < 1 << 16 else
-                  b"\xff" + size.to_bytes(8, "big"))
-        self._socket.settimeout(WITHDRAW)
-        self._socket.sendall(bytes([0x80 | kind]) + length + MASK + data)
+	def _send(self, kind: int, data: bytes) -> None:
+		size = len(data)
+		length = (
+			bytes([0x80 | size])
+			if size < 126
+			else b"\xfe" + size.to_bytes(2, "big")
+			if size < 1 << 16
+			else b"\xff" + size.to_bytes(8, "big")
+		)
+		self._socket.settimeout(WITHDRAW)
+		self._socket.sendall(bytes([0x80 | kind]) + length + MASK + data)
 
 
 class AppServer:
-    """A client of Codex's app-server. What talks raises OSError, AppServerError."""
+	"""A client of Codex's app-server. What talks raises OSError, AppServerError."""
 
-    transport: Any = None
-    patience = ANSWER
-    _last_id = 0
+	transport: Any = None
+	patience = ANSWER
+	_last_id = 0
 
-    def received(self, message: Json) -> Events:
-        """The events that a message stands for."""
-        return iter(())
+	def received(self, message: Json) -> Events:
+		"""The events that a message stands for."""
+		return iter(())
 
-    def receive(self) -> Events:
-        """The events of what comes within TICK, one None first."""
-        yield None
-        yield from self.received(self.transport.receive(TICK) or {})
+	def receive(self) -> Events:
+		"""The events of what comes within TICK, one None first."""
+		yield None
+		yield from self.received(self.transport.receive(TICK) or {})
 
-    def ask(self, method: str, **params: Any) -> Asking:
-        """Yields the events that come until the answer, and returns its result. Raises Refused."""
-        self._last_id += 1
-        self.transport.send({"id": self._last_id, "method": method, "params": params})
-        end = time.monotonic() + self.patience
-        answer: Json = {}
-        while answer.get("id") != self._last_id or "method" in answer:
-            if time.monotonic() > end:
-                raise AppServerError(f"it did not answer {method}")
-            yield None
-            answer = self.transport.receive(TICK) or {}
-            yield from self.received(answer)
-        if "error" in answer:
-            raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
-        if not isinstance(answer.get("result"), dict):
-            raise AppServerError(f"its answer to {method} makes no sense")
-        return answer["result"]
+	def ask(self, method: str, **params: Any) -> Asking:
+		"""Yields the events that come until the answer, and returns its result. Raises Refused."""
+		self._last_id += 1
+		self.transport.send({"id": self._last_id, "method": method, "params": params})
+		end = time.monotonic() + self.patience
+		answer: Json = {}
+		while answer.get("id") != self._last_id or "method" in answer:
+			if time.monotonic() > end:
+				raise AppServerError(f"it did not answer {method}")
+			yield None
+			answer = self.transport.receive(TICK) or {}
+			yield from self.received(answer)
+		if "error" in answer:
+			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
+		if not isinstance(answer.get("result"), dict):
+			raise AppServerError(f"its answer to {method} makes no sense")
+		return answer["result"]
 
-    def greet(self) -> Events:
-        yield from self.ask(
-            "initialize", clientInfo={"name": NAME, "title": NAME, "version": VERSION},
-            capabilities={"experimentalApi": True})
-        self.transport.send({"method": "initialized"})
+	def greet(self) -> Events:
+		yield from self.ask(
+			"initialize",
+			clientInfo={"name": NAME, "title": NAME, "version": VERSION},
+			capabilities={"experimentalApi": True},
+		)
+		self.transport.send({"method": "initialized"})
 
 
 class Sent(enum.Enum):
-    """What is known of a message that another process is to take, as a failure says it."""
+	"""What is known of a message that another process is to take, as a failure says it."""
 
-    NOTHING = "Nothing was sent"
-    OFFERED = "It is not known whether Codex took the message"
-    TAKEN = "Codex had taken the message and may still be working on it"
-    WITHDRAWN = "The message was taken back, or its turn interrupted"
-    OVER = ""
+	NOTHING = "Nothing was sent"
+	OFFERED = "It is not known whether Codex took the message"
+	TAKEN = "Codex had taken the message and may still be working on it"
+	WITHDRAWN = "The message was taken back, or its turn interrupted"
+	OVER = ""
 
 
 class LiveRun(AppServer, Run):
-    """One turn on the app-server that has the session open.
+	"""One turn on the app-server that has the session open.
 
-    The message goes through the queue there, since `turn/start` would steer a turn that the person
-    has just begun. It has an id of ours: only the turn that took it counts.
-    """
+	The message goes through the queue there, since `turn/start` would steer a turn that the person
+	has just begun. It has an id of ours: only the turn that took it counts.
+	"""
 
-    def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
-        self._home = codex_home
-        self._options, self._session = options, options.session_id or ""
-        self._prompt, self._message_id = prompt, os.urandom(16).hex()
-        self._sent = Sent.NOTHING
-        self._active = False  # whether a turn runs in the session, whosever it is
-        self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
-        #: By item, the turn's processes.
-        self._processes: Dict[str, str] = {}
-        self._usage: Optional[Json] = None
+	def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
+		self._home = codex_home
+		self._options, self._session = options, options.session_id or ""
+		self._prompt, self._message_id = prompt, os.urandom(16).hex()
+		self._sent = Sent.NOTHING
+		self._active = False  # whether a turn runs in the session, whosever it is
+		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
+		#: By item, the turn's processes.
+		self._processes: Dict[str, str] = {}
+		self._usage: Optional[Json] = None
 
-    def events(self) -> Events:
-        try:
-            self.transport = WebSocket(os.path.join(
-                self._home, "app-server-control", "app-server-control.sock"))
-            try:
-                yield from self._join()
-                yield from self._submit()
-                while self._sent is not Sent.OVER:
-                    yield from self.receive()
-            finally:
-                for _ in self._withdraw():
-                    pass
-                self.transport.close()
-        except FileNotFoundError:
-            raise self._failure("it has no control socket here") from None
-        except (OSError, AppServerError) as error:
-            raise self._failure(str(error)) from None
-        yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
+	def events(self) -> Events:
+		try:
+			self.transport = WebSocket(
+				os.path.join(self._home, "app-server-control", "app-server-control.sock")
+			)
+			try:
+				yield from self._join()
+				yield from self._submit()
+				while self._sent is not Sent.OVER:
+					yield from self.receive()
+			finally:
+				for _ in self._withdraw():
+					pass
+				self.transport.close()
+		except FileNotFoundError:
+			raise self._failure("it has no control socket here") from None
+		except (OSError, AppServerError) as error:
+			raise self._failure(str(error)) from None
+		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
-    def timed_out(self) -> Optional[RunFailure]:
-        if self._sent is Sent.NOTHING and self._active:
-            return SessionBusy("A turn of the user's ran there to the end")
-        silent = self._sent in (Sent.NOTHING, Sent.OFFERED)
-        return self._failure("it was silent to the end") if silent else None
+	def timed_out(self) -> Optional[RunFailure]:
+		if self._sent is Sent.NOTHING and self._active:
+			return SessionBusy("A turn of the user's ran there to the end")
+		silent = self._sent in (Sent.NOTHING, Sent.OFFERED)
+		return self._failure("it was silent to the end") if silent else None
 
-    def _failure(self, why: str) -> RunFailure:
-        if self._sent is Sent.NOTHING:
-            return SessionBusy("Codex's app-server could not be used: " + why)
-        return RunFailure(
-            f"The session is open elsewhere, and Codex's app-server failed: {why}. "
-            f"{self._sent.value}: look at the session before you repeat the message.")
+	def _failure(self, why: str) -> RunFailure:
+		if self._sent is Sent.NOTHING:
+			return SessionBusy("Codex's app-server could not be used: " + why)
+		return RunFailure(
+			f"The session is open elsewhere, and Codex's app-server failed: {why}. "
+			f"{self._sent.value}: look at the session before you repeat the message."
+		)
 
-    def _ask(self, method: str, **params: Any) -> Asking:
-        return self.ask(method, threadId=self._session, **params)
+	def _ask(self, method: str, **params: Any) -> Asking:
+		return self.ask(method, threadId=self._session, **params)
 
-    def _join(self) -> Events:
-        yield from self.greet()
-        # Asked first: the app-server would open a session that nobody has open.
-        loaded = (yield from self.ask("thread/loaded/list")).get("data")
-        if not isinstance(loaded, list) or self._session not in loaded:
-            raise AppServerError("it does not have this session open")
-        while True:  # asked again after each wait: the person may have changed settings
-            # Any further parameter would change them.
-            session = yield from self._ask("thread/resume", excludeTurns=True)
-            if text_in(session, "thread", "id") != self._session:
-                raise AppServerError("it answered for another session")
-            sandbox = self._sandbox(text_in(session, "sandbox", "type"))
-            self._check_rights(session)
-            self._active = text_in(session, "thread", "status", "type") == "active"
-            if not self._active:
-                break
-            yield say("Waiting for the turn that runs in the open window of session "
-                      + self._session)
-            while self._active:
-                yield from self.receive()
-        yield {"type": "thread.started", "thread_id": self._session}
-        yield warning("This turn ran in the session that is open elsewhere, most likely in a "
-                      "`codex resume` window, with that session's own settings.")
-        options = self._options
-        for name, wanted, found in (
-                ("sandbox", options.sandbox, sandbox),
-                ("cwd", options.cwd, session.get("cwd")),
-                ("model", options.model, session.get("model")),
-                ("reasoning_effort", options.effort, session.get("reasoningEffort"))):
-            if wanted and wanted != found:
-                yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+	def _join(self) -> Events:
+		yield from self.greet()
+		# Asked first: the app-server would open a session that nobody has open.
+		loaded = (yield from self.ask("thread/loaded/list")).get("data")
+		if not isinstance(loaded, list) or self._session not in loaded:
+			raise AppServerError("it does not have this session open")
+		while True:  # asked again after each wait: the person may have changed settings
+			# Any further parameter would change them.
+			session = yield from self._ask("thread/resume", excludeTurns=True)
+			if text_in(session, "thread", "id") != self._session:
+				raise AppServerError("it answered for another session")
+			sandbox = self._sandbox(text_in(session, "sandbox", "type"))
+			self._check_rights(session)
+			self._active = text_in(session, "thread", "status", "type") == "active"
+			if not self._active:
+				break
+			yield say(
+				"Waiting for the turn that runs in the open window of session " + self._session
+			)
+			# What it told last may be older than this answer, or newer: nothing else may come.
+			again = time.monotonic() + ASK_AGAIN
+			while self._active and time.monotonic() < again:
+				yield from self.receive()
+		yield {"type": "thread.started", "thread_id": self._session}
+		yield warning(
+			"This turn ran in the session that is open elsewhere, most likely in a "
+			"`codex resume` window, with that session's own settings."
+		)
+		options = self._options
+		for name, wanted, found in (
+			("sandbox", options.sandbox, sandbox),
+			("cwd", options.cwd, session.get("cwd")),
+			("model", options.model, session.get("model")),
+			("reasoning_effort", options.effort, session.get("reasoningEffort")),
+		):
+			if wanted and wanted != found:
+				yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
 
-    def _check_rights(self, session: Json) -> None:
-        """Raises RunFailure if commands could get out of the session's sandbox."""
-        limit, reviewer = self._options.sandbox, session.get("approvalsReviewer", "user")
-        if limit in PROFILES and reviewer != "user":
-            raise self._refuse(f"approvals by {reviewer}")
-        cwd = text_in(session, "cwd") or self._options.cwd
-        for rules in allow_rules(self._home, cwd) if limit == "read-only" else ():
-            raise self._refuse(f"a rule in {rules} that lets commands out of every sandbox")
+	def _check_rights(self, session: Json) -> None:
+		"""Raises RunFailure if commands could get out of the session's sandbox."""
+		limit, reviewer = self._options.sandbox, session.get("approvalsReviewer", "user")
+		if limit in PROFILES and reviewer != "user":
+			raise self._refuse(f"approvals by {reviewer}")
+		cwd = text_in(session, "cwd") or self._options.cwd
+		for rules in allow_rules(self._home, cwd) if limit == "read-only" else ():
+			raise self._refuse(f"a rule in {rules} that lets commands out of every sandbox")
 
-    def _refuse(self, found: str) -> RunFailure:
-        return RunFailure(
-            "Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
-            f"resume` window, with {found}. This call must have no more than "
-            f"{self._options.sandbox}: leave session_id out to begin a new session, or ask the "
-            "user to close the window and call again in a minute.")
+	def _refuse(self, found: str) -> RunFailure:
+		return RunFailure(
+			"Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
+			f"resume` window, with {found}. This call must have no more than "
+			f"{self._options.sandbox}: leave session_id out to begin a new session, or ask the "
+			"user to close the window and call again in a minute."
+		)
 
-    def _sandbox(self, kind: str) -> str:
-        """The session's sandbox. Raises RunFailure if it allows more than the call may have."""
-        sandbox, most = snake_case(kind).replace("_", "-"), SANDBOXES[-1]
-        sandbox, allowed = sandbox if sandbox in SANDBOXES else most, self._options.sandbox or most
-        if SANDBOXES.index(allowed) < SANDBOXES.index(sandbox):
-            raise self._refuse("the sandbox " + sandbox)
-        return sandbox
+	def _sandbox(self, kind: str) -> str:
+		"""The session's sandbox. Raises RunFailure if it allows more than the call may have."""
+		sandbox, most = snake_case(kind).replace("_", "-"), SANDBOXES[-1]
+		sandbox, allowed = sandbox if sandbox in SANDBOXES else most, self._options.sandbox or most
+		if SANDBOXES.index(allowed) < SANDBOXES.index(sandbox):
+			raise self._refuse("the sandbox " + sandbox)
+		return sandbox
 
-    def _submit(self) -> Events:
-        self._sent = Sent.OFFERED
-        try:
-            yield from self._ask("thread/queue/add", clientUserMessageId=self._message_id,
-                                 input=[{"type": "text", "text": self._prompt}])
-        except Refused as refused:
-            self._sent = Sent.NOTHING
-            if "maximum length" in str(refused):
-                raise RunFailure(f"{refused}\n{SHORTER}") from None
-            raise
-        while self._sent is Sent.OFFERED:
-            try:
-                # After an interrupted turn the queue stands still until it is started.
-                if not self._active:
-                    yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
-            except Refused:
-                pass  # it has started by itself, or another turn runs first
-            if self._sent is Sent.OFFERED:
-                yield say("Waiting for its turn in the open window of session " + self._session)
-                yield from self.receive()
+	def _submit(self) -> Events:
+		self._sent = Sent.OFFERED
+		try:
+			yield from self._ask(
+				"thread/queue/add",
+				clientUserMessageId=self._message_id,
+				input=[{"type": "text", "text": self._prompt}],
+			)
+		except Refused as refused:
+			self._sent = Sent.NOTHING
+			if "maximum length" in str(refused):
+				raise RunFailure(f"{refused}\n{SHORTER}") from None
+			raise
+		while self._sent is Sent.OFFERED:
+			try:
+				# After an interrupted turn the queue stands still until it is started.
+				if not self._active:
+					yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
+			except Refused:
+				pass  # it has started by itself, or another turn runs first
+			if self._sent is Sent.OFFERED:
+				yield say("Waiting for its turn in the open window of session " + self._session)
+				yield from self.receive()
 
-    def _withdraw(self) -> Events:
-        """Takes the message back, or stops its turn with the commands it runs."""
-        end = time.monotonic() + WITHDRAW
-        self.patience = WITHDRAW
-        try:
-            while self._sent in (Sent.OFFERED, Sent.TAKEN) and time.monotonic() < end:
-                try:
-                    if self._sent is Sent.TAKEN:
-                        yield from self._ask("turn/interrupt", turnId=self._turn_id)
-                        self._sent = Sent.WITHDRAWN
-                    elif self._queued:
-                        answer = yield from self._ask("thread/queue/delete",
-                                                      queuedSubmissionId=self._queued)
-                        if answer.get("deleted") is True:
-                            self._sent = Sent.WITHDRAWN
-                except Refused:
-                    pass  # in its first moments a turn cannot be interrupted, and would then run on
-                if self._sent is not Sent.WITHDRAWN:
-                    yield from self.receive()
-            if self._turn_id and self._sent is not Sent.OVER:
-                for process in filter(None, self._processes.values()):
-                    yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
-        except (OSError, AppServerError, RunFailure) as error:
-            log(f"a turn in session {self._session} may not have been stopped: {error}")
+	def _withdraw(self) -> Events:
+		"""Takes the message back, or stops its turn with the commands it runs."""
+		end = time.monotonic() + WITHDRAW
+		self.patience = WITHDRAW
+		try:
+			while self._sent in (Sent.OFFERED, Sent.TAKEN) and time.monotonic() < end:
+				try:
+					if self._sent is Sent.TAKEN:
+						yield from self._ask("turn/interrupt", turnId=self._turn_id)
+						self._sent = Sent.WITHDRAWN
+					elif self._queued:
+						answer = yield from self._ask(
+							"thread/queue/delete", queuedSubmissionId=self._queued
+						)
+						if answer.get("deleted") is True:
+							self._sent = Sent.WITHDRAWN
+				except Refused:
+					pass  # in its first moments a turn cannot be interrupted, and would then run on
+				if self._sent is not Sent.WITHDRAWN:
+					yield from self.receive()
+			if self._turn_id and self._sent is not Sent.OVER:
+				for process in filter(None, self._processes.values()):
+					yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
+		except (OSError, AppServerError, RunFailure) as error:
+			log(f"a turn in session {self._session} may not have been stopped: {error}")
 
-    def received(self, message: Json) -> Events:
-        method, params = text_in(message, "method"), object_in(message, "params")
-        self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
-        if not method or text_in(params, "threadId") != self._session:
-            return
-        if "id" in message:  # a request, never answered from here: to approve is the person's right
-            yield say("Codex asks for approval, which only the user can give, in codex resume "
-                      f"{self._session}: {text_in(params, 'command') or method}")
-        elif method == "thread/status/changed":
-            self._active = text_in(params, "status", "type") == "active"
-        elif method == "warning" and self._sent is not Sent.NOTHING:
-            yield warning(text_in(params, "message"))
-        elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
-            self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
-        if (method == "item/started" and self._sent is Sent.OFFERED
-                and text_in(params, "item", "clientId") == self._message_id):
-            self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
-            yield {"type": "turn.started"}
-        turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
-        if self._sent is Sent.TAKEN and turn_id == self._turn_id:
-            yield from self._of_our_turn(method, params)
+	def received(self, message: Json) -> Events:
+		method, params = text_in(message, "method"), object_in(message, "params")
+		self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
+		if not method or text_in(params, "threadId") != self._session:
+			return
+		if "id" in message:  # a request, never answered from here: to approve is the person's right
+			yield say(
+				"Codex asks for approval, which only the user can give, in codex resume "
+				f"{self._session}: {text_in(params, 'command') or method}"
+			)
+		elif method == "thread/status/changed":
+			self._active = text_in(params, "status", "type") == "active"
+		elif method == "warning" and self._sent is not Sent.NOTHING:
+			yield warning(text_in(params, "message"))
+		elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
+			self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
+		if (
+			method == "item/started"
+			and self._sent is Sent.OFFERED
+			and text_in(params, "item", "clientId") == self._message_id
+		):
+			self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
+			yield {"type": "turn.started"}
+		turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
+		if self._sent is Sent.TAKEN and turn_id == self._turn_id:
+			yield from self._of_our_turn(method, params)
 
-    def _of_our_turn(self, method: str, params: Json) -> Events:
-        if method in ("item/started", "item/completed"):
-            item = object_in(params, "item")
-            runs = text_in(item, "processId") if method == "item/started" else ""
-            self._processes[text_in(item, "id")] = runs
-            summary, kind = item.get("summary"), snake_case(text_in(item, "type"))
-            text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
-            yield {"type": method.replace("/", "."), "item": dict(item, type=kind, text=text)}
-        elif method == "turn/plan/updated":
-            steps = [{"text": text_in(step, "step"), "completed": step.get("status") == "completed"}
-                     for step in objects_in(params, "plan")]
-            yield {"type": "item.updated", "item": {"type": "todo_list", "items": steps}}
-        elif method == "thread/tokenUsage/updated":
-            total = object_in(params, "tokenUsage", "total")
-            total.pop("totalTokens", None)
-            self._usage = {snake_case(name): count for name, count in total.items()}
-        elif method == "error":
-            yield {"type": "error", "message": text_in(params, "error", "message")}
-        elif method == "turn/completed":
-            self._sent, status = Sent.OVER, text_in(params, "turn", "status")
-            if status == "completed":
-                yield {"type": "turn.completed", "usage": self._usage}
-            else:
-                words = (text_in(params, "turn", "error", "message")
-                         or f"the turn was {status} there")
-                yield {"type": "turn.failed", "error": {"message": words}}
+	def _of_our_turn(self, method: str, params: Json) -> Events:
+		if method in ("item/started", "item/completed"):
+			item = object_in(params, "item")
+			runs = text_in(item, "processId") if method == "item/started" else ""
+			self._processes[text_in(item, "id")] = runs
+			summary, kind = item.get("summary"), snake_case(text_in(item, "type"))
+			text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
+			yield {"type": method.replace("/", "."), "item": dict(item, type=kind, text=text)}
+		elif method == "turn/plan/updated":
+			steps = [
+				{"text": text_in(step, "step"), "completed": step.get("status") == "completed"}
+				for step in objects_in(params, "plan")
+			]
+			yield {"type": "item.updated", "item": {"type": "todo_list", "items": steps}}
+		elif method == "thread/tokenUsage/updated":
+			total = object_in(params, "tokenUsage", "total")
+			total.pop("totalTokens", None)
+			self._usage = {snake_case(name): count for name, count in total.items()}
+		elif method == "error":
+			yield {"type": "error", "message": text_in(params, "error", "message")}
+		elif method == "turn/completed":
+			self._sent, status = Sent.OVER, text_in(params, "turn", "status")
+			if status == "completed":
+				yield {"type": "turn.completed", "usage": self._usage}
+			else:
+				words = (
+					text_in(params, "turn", "error", "message") or f"the turn was {status} there"
+				)
+				yield {"type": "turn.failed", "error": {"message": words}}
 
 
 # ---- codex: which of the two runs a turn ----
 
 
 class Codex:
-    """The Codex CLI of this machine. Any worker may call `runs`."""
+	"""The Codex CLI of this machine. Any worker may call `runs`."""
 
-    def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-        self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
-        self._versions: Dict[Any, Version] = {}
+	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
+		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
+		self._versions: Dict[Any, Version] = {}
 
-    def version(self, codex: str) -> Version:
-        """An executable's version, such as (0, 169, 0); a huge one if it names none."""
-        state = os.stat(codex)
-        key = (codex, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
-        if key not in self._versions:
-            found = re.search(r"(\d+)\.(\d+)\.(\d+)", ask_codex(codex, "--version")[1])
-            known = tuple(map(int, found.groups())) if found else ()
-            self._versions[key] = known if any(known) else (1 << 30,)
-        return self._versions[key]
+	def version(self, codex: str) -> Version:
+		"""An executable's version, such as (0, 169, 0); a huge one if it names none."""
+		state = os.stat(codex)
+		key = (codex, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+		if key not in self._versions:
+			found = re.search(r"(\d+)\.(\d+)\.(\d+)", ask_codex(codex, "--version")[1])
+			known = tuple(map(int, found.groups())) if found else ()
+			self._versions[key] = known if any(known) else (1 << 30,)
+		return self._versions[key]
 
-    def runs(self, options: Options, prompt: str) -> List[Run]:
-        """The ways to run a turn, each for when the one before raises SessionBusy."""
-        settings, cwd = self._settings, options.cwd
-        codex = find_codex(settings.codex)
-        if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
-            raise RunFailure(f"codex.cmd cannot work in {cwd}: use another directory, or set "
-                             "CODEX_BIN to codex.exe.")
-        watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
-        version = self.version(codex) if options.sandbox else ()
-        rights = right_arguments(options, version, settings)
-        command = [codex, *exec_arguments(options, settings.codex_args, rights)]
-        runs: List[Run] = [CodexRun(command, cwd, prompt.encode("utf-8"), watch)]
-        if options.session_id:
-            runs.append(LiveRun(settings.codex_home, options, prompt))
-        return runs
+	def runs(self, options: Options, prompt: str) -> List[Run]:
+		"""The ways to run a turn, each for when the one before raises SessionBusy."""
+		settings, cwd = self._settings, options.cwd
+		codex = find_codex(settings.codex)
+		if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
+			raise RunFailure(
+				f"codex.cmd cannot work in {cwd}: use another directory, or set "
+				"CODEX_BIN to codex.exe."
+			)
+		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+		version = self.version(codex) if options.sandbox else ()
+		rights = right_arguments(options, version, settings)
+		command = [codex, *exec_arguments(options, settings.codex_args, rights)]
+		runs: List[Run] = [CodexRun(command, cwd, prompt.encode("utf-8"), watch)]
+		if options.session_id:
+			runs.append(LiveRun(settings.codex_home, options, prompt))
+		return runs
 
 
 # ---- sessions: who may use a session now ----
 
 
 class Lines:
-    """A line of calls for each key: first come, first served, `capacity` of them at once."""
+	"""A line of calls for each key: first come, first served, `capacity` of them at once."""
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._lock = threading.Lock()  # guards _lines
-        self._lines: Dict[str, List[Control]] = {}
+	def __init__(self, capacity: int) -> None:
+		self._capacity = capacity
+		self._lock = threading.Lock()  # guards _lines
+		self._lines: Dict[str, List[Control]] = {}
 
-    def join(self, key: str, call: Control) -> None:
-        """Takes the last place in a line."""
-        with self._lock:
-            self._lines.setdefault(key, []).append(call)
+	def join(self, key: str, call: Control) -> None:
+		"""Takes the last place in a line."""
+		with self._lock:
+			self._lines.setdefault(key, []).append(call)
 
-    def wait(self, key: str, call: Control, reason: str) -> None:
-        """Waits until `call`, which is in line, is served. Raises Stopped."""
-        while True:
-            with self._lock:
-                if call in self._lines[key][:self._capacity]:
-                    return
-            call.progress.say(reason)
-            call.pause(PROGRESS_SILENCE)
+	def wait(self, key: str, call: Control, reason: str) -> None:
+		"""Waits until `call`, which is in line, is served. Raises Stopped."""
+		while True:
+			with self._lock:
+				if call in self._lines[key][: self._capacity]:
+					return
+			call.progress.say(reason)
+			call.pause(PROGRESS_SILENCE)
 
-    def leave(self, key: str, call: Control) -> None:
-        """Gives the place back, and wakes those who are served now."""
-        with self._lock:
-            line = self._lines[key]
-            line.remove(call)
-            for other in line[:self._capacity]:
-                other.deadline.wake()
-            if not line:
-                del self._lines[key]
+	def leave(self, key: str, call: Control) -> None:
+		"""Gives the place back, and wakes those who are served now."""
+		with self._lock:
+			line = self._lines[key]
+			line.remove(call)
+			for other in line[: self._capacity]:
+				other.deadline.wake()
+			if not line:
+				del self._lines[key]
 
 
 class MachineLocks:
-    """Locks on sessions among this user's servers on this machine.
+	"""Locks on sessions among this user's servers on this machine.
 
-    They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-    with its watchers, so that the session of a killed server is free when its Codex is gone. Within
-    a process, Lines see to it that nobody asks twice.
-    """
+	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
+	with its watchers, so that the session of a killed server is free when its Codex is gone. Within
+	a process, Lines see to it that nobody asks twice.
+	"""
 
-    #: The two locks of a session: its use, and being next, so that two busy servers take turns.
-    USE, NEXT = 0, 1
+	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
+	USE, NEXT = 0, 1
 
-    def __init__(self, codex_home: str) -> None:
-        self._path = os.path.join(codex_home, NAME + ".lock")
-        # A number below 10, as a Watch needs, kept until the file is opened.
-        self._fd = os.open(os.devnull, os.O_RDWR)
-        self._lock = threading.Lock()  # guards _usable
-        self._usable: Optional[bool] = None  # until the file is opened
+	def __init__(self, codex_home: str) -> None:
+		self._path = os.path.join(codex_home, NAME + ".lock")
+		# A number below 10, as a Watch needs, kept until the file is opened.
+		self._fd = os.open(os.devnull, os.O_RDWR)
+		self._lock = threading.Lock()  # guards _usable
+		self._usable: Optional[bool] = None  # until the file is opened
 
-    def fd(self) -> int:
-        """The descriptor of the locks, which a process can inherit."""
-        self._attempt(lambda: True)
-        return self._fd
+	def fd(self) -> int:
+		"""The descriptor of the locks, which a process can inherit."""
+		self._attempt(lambda: True)
+		return self._fd
 
-    def acquire(self, session_id: str, control: Control) -> None:
-        """Waits for the session. Raises Stopped."""
-        try:
-            for which in (self.NEXT, self.USE):
-                while not self.lock(session_id, which):
-                    control.progress.say(
-                        f"Waiting for session {session_id}, which another server on this machine "
-                        "is using")
-                    control.pause(0.05)
-        finally:
-            # Not taken, this does no harm: unlocking concerns only this process.
-            self.lock(session_id, self.NEXT, False)
+	def acquire(self, session_id: str, control: Control) -> None:
+		"""Waits for the session. Raises Stopped."""
+		try:
+			for which in (self.NEXT, self.USE):
+				while not self.lock(session_id, which):
+					control.progress.say(
+						f"Waiting for session {session_id}, which another server on this machine "
+						"is using"
+					)
+					control.pause(0.05)
+		finally:
+			# Not taken, this does no harm: unlocking concerns only this process.
+			self.lock(session_id, self.NEXT, False)
 
-    def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
-        """Takes a lock or gives it back; false if another server has it."""
-        byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
-        return self._attempt(lambda: lock_byte(self._fd, byte, take))
+	def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
+		"""Takes a lock or gives it back; false if another server has it."""
+		byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
+		return self._attempt(lambda: lock_byte(self._fd, byte, take))
 
-    def _attempt(self, action: Callable[[], bool]) -> bool:
-        """What `action` on the open file returns; true without a file."""
-        with self._lock:
-            if self._usable is False:
-                return True
-            try:
-                if self._usable is None:
-                    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-                    file = os.open(self._path, flags, 0o600)
-                    os.dup2(file, self._fd, inheritable=False)
-                    os.close(file)
-                    self._usable = True
-                return action()
-            except FileNotFoundError:
-                return True  # no Codex home, so no session yet that anybody could use
-            except OSError as error:
-                self._usable = False
-                log(f"{self._path} cannot be used as a lock ({error.strerror}): other servers here "
-                    "are not waited for")
-                return True
+	def _attempt(self, action: Callable[[], bool]) -> bool:
+		"""What `action` on the open file returns; true without a file."""
+		with self._lock:
+			if self._usable is False:
+				return True
+			try:
+				if self._usable is None:
+					flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+					file = os.open(self._path, flags, 0o600)
+					os.dup2(file, self._fd, inheritable=False)
+					os.close(file)
+					self._usable = True
+				return action()
+			except FileNotFoundError:
+				return True  # no Codex home, so no session yet that anybody could use
+			except OSError as error:
+				self._usable = False
+				log(
+					f"{self._path} cannot be used as a lock ({error.strerror}): other servers here "
+					"are not waited for"
+				)
+				return True
 
 
 class Place:
-    """One call's place in a session: joined by the reader, waited for and left by the worker.
+	"""One call's place in a session: joined by the reader, waited for and left by the worker.
 
-    A new session is joined when Codex announces it.
-    """
+	A new session is joined when Codex announces it.
+	"""
 
-    def __init__(self, lines: Lines, locks: MachineLocks, session_id: Optional[str],
-                 control: Control) -> None:
-        self._lines, self._locks, self._control = lines, locks, control
-        self._session_id, self._locked = session_id, False
-        if session_id:
-            lines.join(session_id, control)
+	def __init__(
+		self, lines: Lines, locks: MachineLocks, session_id: Optional[str], control: Control
+	) -> None:
+		self._lines, self._locks, self._control = lines, locks, control
+		self._session_id, self._locked = session_id, False
+		if session_id:
+			lines.join(session_id, control)
 
-    def wait(self) -> None:
-        """Waits until the call may use its session, if it names one. Raises Stopped."""
-        if self._session_id:
-            self._lines.wait(self._session_id, self._control,
-                             f"Waiting for an earlier call on session {self._session_id}")
-            self._locks.acquire(self._session_id, self._control)
-            self._locked = True
+	def wait(self) -> None:
+		"""Waits until the call may use its session, if it names one. Raises Stopped."""
+		if self._session_id:
+			self._lines.wait(
+				self._session_id,
+				self._control,
+				f"Waiting for an earlier call on session {self._session_id}",
+			)
+			self._locks.acquire(self._session_id, self._control)
+			self._locked = True
 
-    def take(self, session_id: str) -> None:
-        """Takes a session that has just begun, so that the next call on it waits."""
-        if session_id != self._session_id:
-            self.leave()
-            self._lines.join(session_id, self._control)
-            self._session_id, self._locked = session_id, self._locks.lock(session_id)
+	def take(self, session_id: str) -> None:
+		"""Takes a session that has just begun, so that the next call on it waits."""
+		if session_id != self._session_id:
+			self.leave()
+			self._lines.join(session_id, self._control)
+			self._session_id, self._locked = session_id, self._locks.lock(session_id)
 
-    def leave(self) -> None:
-        """Gives the place back."""
-        if self._session_id:
-            if self._locked:
-                self._locks.lock(self._session_id, take=False)
-            self._lines.leave(self._session_id, self._control)
-            self._session_id, self._locked = None, False
+	def leave(self) -> None:
+		"""Gives the place back."""
+		if self._session_id:
+			if self._locked:
+				self._locks.lock(self._session_id, take=False)
+			self._lines.leave(self._session_id, self._control)
+			self._session_id, self._locked = None, False
 
 
 def session_directory(codex_home: str, session_id: str) -> Optional[str]:
-    """The directory in which a session was started, if its file tells."""
-    import glob
+	"""The directory in which a session was started, if its file tells."""
+	import glob
 
-    name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
-    try:
-        with open(glob.glob(os.path.join(glob.escape(codex_home), name))[0], "rb") as file:
-            first = load_json(file.readline(8 << 20).decode("utf-8"))
-            return text_in(first, "payload", "cwd") or None
-    except (OSError, IndexError, ValueError):
-        return None
+	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
+	try:
+		with open(glob.glob(os.path.join(glob.escape(codex_home), name))[0], "rb") as file:
+			first = load_json(file.readline(8 << 20).decode("utf-8"))
+			return text_in(first, "payload", "cwd") or None
+	except (OSError, IndexError, ValueError):
+		return None
 
 
 # ---- prompts: the attribution line and the text of each tool ----
@@ -1976,14 +2138,14 @@ ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-    """The line that tells Codex, and a person in the picker, which agent sent a message and how."""
-    client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
-    room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
-    if len(client + origin + tool) > room:
-        tool = tool[len("codex_"):]
-    origin = one_line(origin, max(8, room - len(client + tool)))
-    client = one_line(client, max(8, room - len(origin + tool)))
-    return f"AI agent {client} MCP {origin}/{tool}:"
+	"""The line that tells Codex, and a person in the picker, which agent sent a message and how."""
+	client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
+	room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
+	if len(client + origin + tool) > room:
+		tool = tool[len("codex_") :]
+	origin = one_line(origin, max(8, room - len(client + tool)))
+	client = one_line(client, max(8, room - len(origin + tool)))
+	return f"AI agent {client} MCP {origin}/{tool}:"
 
 
 REVIEWER = """\
@@ -2003,62 +2165,90 @@ would settle it.
 
 
 class Tool(NamedTuple):
-    """One tool. `texts` are its own arguments: name, description, part of the prompt. The first
-    `needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
-    that the agent knows `aim`.
-    """
+	"""One tool. `texts` are its own arguments: name, description, part of the prompt. The first
+	`needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
+	that the agent knows `aim`.
+	"""
 
-    name: str
-    title: str
-    description: str
-    texts: Tuple[Tuple[str, str, str], ...]
-    output: str
-    needed: int = 1
-    aim: str = ""
-    verdicts: Tuple[str, ...] = ()
+	name: str
+	title: str
+	description: str
+	texts: Tuple[Tuple[str, str, str], ...]
+	output: str
+	needed: int = 1
+	aim: str = ""
+	verdicts: Tuple[str, ...] = ()
 
-    def prompt(self, arguments: Json) -> str:
-        """The request first, where the picker shows it, then the parts that are not empty."""
-        if not self.verdicts:
-            return arguments["prompt"]
-        parts = [part.format(arguments[name].strip()) for name, _, part in self.texts
-                 if arguments.get(name, "").strip()]
-        verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
-        return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
+	def prompt(self, arguments: Json) -> str:
+		"""The request first, where the picker shows it, then the parts that are not empty."""
+		if not self.verdicts:
+			return arguments["prompt"]
+		parts = [
+			part.format(arguments[name].strip())
+			for name, _, part in self.texts
+			if arguments.get(name, "").strip()
+		]
+		verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
+		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
 
 
 CARRY_ON = (
-    " To continue the conversation, pass the answer's session_id to the next call of any codex "
-    "tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes.")
+	" To continue the conversation, pass the answer's session_id to the next call of any codex "
+	"tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes."
+)
 REVIEWS = (
-    " as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
-    "risky, unclear or untested. It edits nothing." + CARRY_ON)
+	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
+	"risky, unclear or untested. It edits nothing." + CARRY_ON
+)
 
 TOOLS = (
-    Tool("codex_chat", "Ask Codex",
-         "Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
-         "for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
-         "or codex_guard_final." + CARRY_ON,
-         (("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
-         "reply"),
-    Tool("codex_guard_plan", "Have Codex criticise a plan",
-         "Before you start work that is not trivial: Codex checks the plan against the repository"
-         + REVIEWS,
-         (("requirements", "What is to be achieved, as the user asked for it.", "{}"),
-          ("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
-          ("constraints", "What must hold or must not be touched.", "# Constraints\n{}")),
-         "critique", 2, "whether to start", ("GO WITH CHANGES", "GO", "STOP")),
-    Tool("codex_guard_final", "Have Codex review a change",
-         "Before you tell the user that work is done: Codex reviews the change in the repository"
-         + REVIEWS + " Pass the session_id of the plan's review.",
-         (("change_summary", "What was changed and why, with the files.", "{}"),
-          ("test_results", "Which checks were run and what they printed.", "# Test results\n{}"),
-          ("open_questions", "What you are not sure of.", "# Open questions\n{}"),
-          ("base", "A git revision since which to judge the change, such as main or HEAD~3. "
-           "Without it the reviewer looks for the change itself.",
-           "# Base\nJudge all that has changed since {0}, committed or not: `git log {0}..HEAD`, "
-           "`git diff {0}`, and `git status` for new files.")),
-         "review", 1, "whether the change is done", ("DONE WITH REMARKS", "DONE", "NOT DONE")),
+	Tool(
+		"codex_chat",
+		"Ask Codex",
+		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
+		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
+		"or codex_guard_final." + CARRY_ON,
+		(("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
+		"reply",
+	),
+	Tool(
+		"codex_guard_plan",
+		"Have Codex criticise a plan",
+		"Before you start work that is not trivial: Codex checks the plan against the repository"
+		+ REVIEWS,
+		(
+			("requirements", "What is to be achieved, as the user asked for it.", "{}"),
+			("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
+			("constraints", "What must hold or must not be touched.", "# Constraints\n{}"),
+		),
+		"critique",
+		2,
+		"whether to start",
+		("GO WITH CHANGES", "GO", "STOP"),
+	),
+	Tool(
+		"codex_guard_final",
+		"Have Codex review a change",
+		"Before you tell the user that work is done: Codex reviews the change in the repository"
+		+ REVIEWS
+		+ " Pass the session_id of the plan's review.",
+		(
+			("change_summary", "What was changed and why, with the files.", "{}"),
+			("test_results", "Which checks were run and what they printed.", "# Test results\n{}"),
+			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
+			(
+				"base",
+				"A git revision since which to judge the change, such as main or HEAD~3. "
+				"Without it the reviewer looks for the change itself.",
+				"# Base\nJudge all that has changed since {0}, committed or not: "
+				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
+			),
+		),
+		"review",
+		1,
+		"whether the change is done",
+		("DONE WITH REMARKS", "DONE", "NOT DONE"),
+	),
 )
 
 INSTRUCTIONS = """\
@@ -2071,338 +2261,402 @@ on in the session afterwards."""
 #: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
 COMMON_ARGUMENTS = (
-    ("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
-    ("cwd", r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*", "The absolute path of an existing directory to work "
-     "in. Without it: the session's own, or for a new one the server's."),
-    ("model", "[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
-     "A model, for this call. Without it the user's configuration applies."),
-    ("reasoning_effort", "[a-z][a-z0-9_-]{0,31}",
-     "An effort like low or high, for this call. Without it the user's configuration applies."),
+	("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
+	(
+		"cwd",
+		r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*",
+		"The absolute path of an existing directory to work "
+		"in. Without it: the session's own, or for a new one the server's.",
+	),
+	(
+		"model",
+		"[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
+		"A model, for this call. Without it the user's configuration applies.",
+	),
+	(
+		"reasoning_effort",
+		"[a-z][a-z0-9_-]{0,31}",
+		"An effort like low or high, for this call. Without it the user's configuration applies.",
+	),
 )
-PATTERNS = {"base": r"[A-Za-z0-9@_][A-Za-z0-9@_./^~{}+-]{0,199}",
-            **{name: pattern for name, pattern, _ in COMMON_ARGUMENTS}}
+PATTERNS = {
+	"base": r"[A-Za-z0-9@_][A-Za-z0-9@_./^~{}+-]{0,199}",
+	**{name: pattern for name, pattern, _ in COMMON_ARGUMENTS},
+}
 
 
 def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
-    """The sandbox to ask Codex for. Reviews are read-only, unless the operator wants none."""
-    if tool.verdicts and settings.sandbox != "danger-full-access":
-        return "read-only"
-    return asked or settings.sandbox
+	"""The sandbox to ask Codex for. Reviews are read-only, unless the operator wants none."""
+	if tool.verdicts and settings.sandbox != "danger-full-access":
+		return "read-only"
+	return asked or settings.sandbox
 
 
 def field(kind: str, description: str, **more: Any) -> Json:
-    return {"type": kind, "description": description, **more}
+	return {"type": kind, "description": description, **more}
 
 
 def input_schema(tool: Tool, settings: Settings) -> Json:
-    """The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
-    fields = {name: field("string", text) for name, text, _ in tool.texts}
-    if not tool.verdicts:
-        most = SANDBOXES.index(settings.sandbox or "workspace-write")
-        default = settings.sandbox or "as the user's configuration says, or read-only"
-        fields["sandbox"] = field(
-            "string", f"What Codex may do in this turn. Without it: {default}.",
-            enum=list(SANDBOXES[:most + 1]))
-    fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
-    low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
-    fields["timeout_ms"] = field(
-        "integer", f"Milliseconds from {low} to {high} until the call gives up. Without it: "
-        f"{settings.timeout_ms}.", minimum=low, maximum=high)
-    return {"type": "object", "properties": fields,
-            "required": [name for name, _, _ in tool.texts[:tool.needed]]}
+	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
+	fields = {name: field("string", text) for name, text, _ in tool.texts}
+	if not tool.verdicts:
+		most = SANDBOXES.index(settings.sandbox or "workspace-write")
+		default = settings.sandbox or "as the user's configuration says, or read-only"
+		fields["sandbox"] = field(
+			"string",
+			f"What Codex may do in this turn. Without it: {default}.",
+			enum=list(SANDBOXES[: most + 1]),
+		)
+	fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
+	low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
+	fields["timeout_ms"] = field(
+		"integer",
+		f"Milliseconds from {low} to {high} until the call gives up. Without it: "
+		f"{settings.timeout_ms}.",
+		minimum=low,
+		maximum=high,
+	)
+	return {
+		"type": "object",
+		"properties": fields,
+		"required": [name for name, _, _ in tool.texts[: tool.needed]],
+	}
 
 
 def output_schema(tool: Tool) -> Json:
-    fields = {
-        "session_id": field("string", "Pass it to the next call to continue."),
-        "resume_command": field("string", "For the user: opens the session in a terminal."),
-        tool.output: field("string", f"Codex's {tool.output}.")}
-    required = list(fields)
-    fields["warnings"] = field(
-        "array", "What Codex warned of, or could not do.", items={"type": "string"})
-    fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
-    if tool.verdicts:
-        fields["verdict"] = field("string", "The verdict, if the reply has a plain one.", enum=[
-            verdict.lower().replace(" ", "_") for verdict in tool.verdicts])
-    return {"type": "object", "properties": fields, "required": required}
+	fields = {
+		"session_id": field("string", "Pass it to the next call to continue."),
+		"resume_command": field("string", "For the user: opens the session in a terminal."),
+		tool.output: field("string", f"Codex's {tool.output}."),
+	}
+	required = list(fields)
+	fields["warnings"] = field(
+		"array", "What Codex warned of, or could not do.", items={"type": "string"}
+	)
+	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
+	if tool.verdicts:
+		fields["verdict"] = field(
+			"string",
+			"The verdict, if the reply has a plain one.",
+			enum=[verdict.lower().replace(" ", "_") for verdict in tool.verdicts],
+		)
+	return {"type": "object", "properties": fields, "required": required}
 
 
 def describe_tools(settings: Settings) -> List[Json]:
-    """The tools as `tools/list` tells them."""
-    described = []
-    for tool in TOOLS:
-        writes = turn_sandbox(tool, None, settings) != "read-only"
-        described.append({
-            "name": tool.name, "title": tool.title, "description": tool.description,
-            "inputSchema": input_schema(tool, settings), "outputSchema": output_schema(tool),
-            "annotations": {"title": tool.title, "readOnlyHint": not writes,
-                            "destructiveHint": writes, "idempotentHint": False,
-                            "openWorldHint": True},
-            # for Claude Code: the size of answers to hand on, words to find the tool
-            "_meta": {"anthropic/maxResultSizeChars": 500_000,
-                      "anthropic/searchHint": "second opinion from Codex: " + tool.title}})
-    return described
+	"""The tools as `tools/list` tells them."""
+	described = []
+	for tool in TOOLS:
+		writes = turn_sandbox(tool, None, settings) != "read-only"
+		described.append(
+			{
+				"name": tool.name,
+				"title": tool.title,
+				"description": tool.description,
+				"inputSchema": input_schema(tool, settings),
+				"outputSchema": output_schema(tool),
+				"annotations": {
+					"title": tool.title,
+					"readOnlyHint": not writes,
+					"destructiveHint": writes,
+					"idempotentHint": False,
+					"openWorldHint": True,
+				},
+				# for Claude Code: the size of answers to hand on, words to find the tool
+				"_meta": {
+					"anthropic/maxResultSizeChars": 500_000,
+					"anthropic/searchHint": "second opinion from Codex: " + tool.title,
+				},
+			}
+		)
+	return described
 
 
 def checked(schema: Json, arguments: Json) -> Json:
-    """The arguments, without those that are null or empty because they could not be left out.
+	"""The arguments, without those that are null or empty because they could not be left out.
 
-    Raises RunFailure.
-    """
-    found: Json = {}
-    problems, rules = [], schema["properties"]
-    for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
-        if name not in rules:
-            import difflib  # seldom needed
+	Raises RunFailure.
+	"""
+	found: Json = {}
+	problems, rules = [], schema["properties"]
+	for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
+		if name not in rules:
+			import difflib  # seldom needed
 
-            near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
-            known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
-            problems.append(f"unknown argument {quoted(name)}; {known}")
-            continue
-        rule, whole, choices = rules[name], "minimum" in rules[name], rules[name].get("enum")
-        if name not in schema["required"]:
-            value = value.strip() if isinstance(value, str) else value
-            if value in (None, ""):
-                continue
-            if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
-                value = int(float(value))
-            if name in ("sandbox", "session_id") and isinstance(value, str):
-                value = value.lower()
-        if whole:
-            good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
-        else:
-            pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
-            good = isinstance(value, str) and re.fullmatch(pattern, value)
-        found[name] = value
-        right = "one of " + ", ".join(choices) if choices else rule["description"]
-        if value is None:
-            problems.append(f'missing argument "{name}": {right}')
-        elif not good:
-            kind = "an integer" if whole else "a non-empty string"
-            if choices and value in SANDBOXES:
-                right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
-            problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
-    if problems:
-        raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
-    return found
+			near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
+			known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
+			problems.append(f"unknown argument {quoted(name)}; {known}")
+			continue
+		rule, whole, choices = rules[name], "minimum" in rules[name], rules[name].get("enum")
+		if name not in schema["required"]:
+			value = value.strip() if isinstance(value, str) else value
+			if value in (None, ""):
+				continue
+			if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
+				value = int(float(value))
+			if name in ("sandbox", "session_id") and isinstance(value, str):
+				value = value.lower()
+		if whole:
+			good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
+		else:
+			pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
+			good = isinstance(value, str) and re.fullmatch(pattern, value)
+		found[name] = value
+		right = "one of " + ", ".join(choices) if choices else rule["description"]
+		if value is None:
+			problems.append(f'missing argument "{name}": {right}')
+		elif not good:
+			kind = "an integer" if whole else "a non-empty string"
+			if choices and value in SANDBOXES:
+				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
+			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
+	if problems:
+		raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
+	return found
 
 
 def tool_result(*parts: Optional[str], **more: Any) -> Json:
-    """A result with one text block: of several, some clients show only the first."""
-    return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
+	"""A result with one text block: of several, some clients show only the first."""
+	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
 def success(tool: Tool, turn: Turn, warnings: List[str]) -> Json:
-    """The result of a good turn. The session comes first: some clients cut the end off."""
-    reply = turn.reply or ""
-    verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
-    head = {"session_id": turn.session_id, "resume_command": f"codex resume {turn.session_id}",
-            "verdict": next(filter(None, verdicts), "")}
-    structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
-    return tool_result(
-        " | ".join(f"{name}: {value}" for name, value in head.items() if value), reply,
-        "\n".join("warning: " + text for text in warnings),
-        structuredContent={name: value for name, value in structured.items() if value})
+	"""The result of a good turn. The session comes first: some clients cut the end off."""
+	reply = turn.reply or ""
+	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
+	head = {
+		"session_id": turn.session_id,
+		"resume_command": f"codex resume {turn.session_id}",
+		"verdict": next(filter(None, verdicts), ""),
+	}
+	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
+	return tool_result(
+		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
+		reply,
+		"\n".join("warning: " + text for text in warnings),
+		structuredContent={name: value for name, value in structured.items() if value},
+	)
 
 
 def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = None) -> Json:
-    """The result of a call that failed, with the session if it can be continued."""
-    return tool_result(
-        text, reply and "Codex's last words in this turn:\n" + reply,
-        session_id and f"session_id: {session_id}\nresume_command: codex resume {session_id}",
-        isError=True)
+	"""The result of a call that failed, with the session if it can be continued."""
+	return tool_result(
+		text,
+		reply and "Codex's last words in this turn:\n" + reply,
+		session_id and f"session_id: {session_id}\nresume_command: codex resume {session_id}",
+		isError=True,
+	)
 
 
 class Call:
-    """A checked call."""
+	"""A checked call."""
 
-    def __init__(self, tool: Tool, arguments: Json, prompt: str, control: Control,
-                 place: Place) -> None:
-        self.tool, self.arguments, self.prompt = tool, arguments, prompt
-        self.control, self.place = control, place
-        self.session_id: Optional[str] = arguments.get("session_id")
-        self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
-        self.turn = Turn(self.session_id)  # of the latest attempt
+	def __init__(
+		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
+	) -> None:
+		self.tool, self.arguments, self.prompt = tool, arguments, prompt
+		self.control, self.place = control, place
+		self.session_id: Optional[str] = arguments.get("session_id")
+		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
+		self.turn = Turn(self.session_id)  # of the latest attempt
 
 
 class ToolRunner:
-    """Runs tool calls. `accept` is for the reader, `perform` for workers."""
+	"""Runs tool calls. `accept` is for the reader, `perform` for workers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._locks = MachineLocks(settings.codex_home)
-        self._codex = Codex(settings, self._locks.fd)
-        self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-        self._changed = threading.Condition()  # guards the next two
-        self._calls, self._closed = 0, False
-        self._told: Set[str] = set()  # notices passed on
-        self._directories: Dict[str, str] = {}  # of sessions begun here
-        self._nested: Optional[bool] = None
+	def __init__(self, settings: Settings) -> None:
+		self._settings = settings
+		self._locks = MachineLocks(settings.codex_home)
+		self._codex = Codex(settings, self._locks.fd)
+		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
+		self._changed = threading.Condition()  # guards the next two
+		self._calls, self._closed = 0, False
+		self._told: Set[str] = set()  # notices passed on
+		self._directories: Dict[str, str] = {}  # of sessions begun here
+		self._nested: Optional[bool] = None
 
-    def accept(self, tool: Tool, arguments: Json, client: str,
-               send: Optional[Callable[[str], None]]) -> Call:
-        """Takes a call and its place, until `perform` or `abandon`. Raises RunFailure."""
-        settings = self._settings
-        if settings.problems:
-            raise RunFailure("This server's environment is misconfigured. Tell the user: "
-                             + "; ".join(settings.problems))
-        arguments = checked(input_schema(tool, settings), arguments)
-        if self._nested is None:
-            self._nested = inside(MARKER)
-        if self._nested:
-            raise RunFailure(f"You are the Codex that {NAME} itself started. Work on your own: a "
-                             "call would start another, without end.")
-        timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
-        prompt = "\n".join((attribution(client, tool.name, settings.origin),
-                            well_formed(tool.prompt(arguments))))
-        control = Control(Deadline(timeout_ms / 1000), Progress(send))
-        with self._changed:
-            if self._calls >= MAX_CALLS:
-                raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
-            self._calls += 1
-        place = Place(self._sessions, self._locks, arguments.get("session_id"), control)
-        return Call(tool, arguments, prompt, control, place)
+	def accept(
+		self, tool: Tool, arguments: Json, client: str, send: Optional[Callable[[str], None]]
+	) -> Call:
+		"""Takes a call and its place, until `perform` or `abandon`. Raises RunFailure."""
+		settings = self._settings
+		if settings.problems:
+			raise RunFailure(
+				"This server's environment is misconfigured. Tell the user: "
+				+ "; ".join(settings.problems)
+			)
+		arguments = checked(input_schema(tool, settings), arguments)
+		if self._nested is None:
+			self._nested = inside(MARKER)
+		if self._nested:
+			raise RunFailure(
+				f"You are the Codex that {NAME} itself started. Work on your own: a "
+				"call would start another, without end."
+			)
+		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
+		prompt = "\n".join(
+			(attribution(client, tool.name, settings.origin), well_formed(tool.prompt(arguments)))
+		)
+		control = Control(Deadline(timeout_ms / 1000), Progress(send))
+		with self._changed:
+			if self._calls >= MAX_CALLS:
+				raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
+			self._calls += 1
+		place = Place(self._sessions, self._locks, arguments.get("session_id"), control)
+		return Call(tool, arguments, prompt, control, place)
 
-    def perform(self, call: Call) -> Tuple[Json, str, Optional[str]]:
-        """Runs a call: its result, a word for the log, the session if known."""
-        lost = False
-        try:
-            call.place.wait()
-            self._run(call, self._options(call))
-            if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
-                raise RunFailure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
-            news = [text for text in call.turn.warnings if text not in self._told]
-            self._told.update(filter(NOTICE.match, news))
-            return success(call.tool, call.turn, news), "ok", call.turn.session_id
-        except RunFailure as error:
-            text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
-        except Stopped as stop:
-            then = ("Codex had not begun. Call again later, or"
-                    if call.turn.state is State.WAITING else
-                    "Codex was stopped; what it did stays in the session. Call again with it, and")
-            seen = one_line(call.control.progress.latest, 200)
-            text = (f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
-                    "a larger timeout_ms.")
-            ending = stop.reason.name.lower()
-        finally:
-            self.abandon(call)
-        session_id = call.turn.session_id or call.session_id
-        return failure(text, call.turn.reply, None if lost else session_id), ending, session_id
+	def perform(self, call: Call) -> Tuple[Json, str, Optional[str]]:
+		"""Runs a call: its result, a word for the log, the session if known."""
+		lost = False
+		try:
+			call.place.wait()
+			self._run(call, self._options(call))
+			if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
+				raise RunFailure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
+			news = [text for text in call.turn.warnings if text not in self._told]
+			self._told.update(filter(NOTICE.match, news))
+			return success(call.tool, call.turn, news), "ok", call.turn.session_id
+		except RunFailure as error:
+			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
+		except Stopped as stop:
+			then = (
+				"Codex had not begun. Call again later, or"
+				if call.turn.state is State.WAITING
+				else "Codex was stopped; what it did stays in the session. Call again with it, and"
+			)
+			seen = one_line(call.control.progress.latest, 200)
+			text = (
+				f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
+				"a larger timeout_ms."
+			)
+			ending = stop.reason.name.lower()
+		finally:
+			self.abandon(call)
+		session_id = call.turn.session_id or call.session_id
+		return failure(text, call.turn.reply, None if lost else session_id), ending, session_id
 
-    def abandon(self, call: Call) -> None:
-        """Gives back all places of a call."""
-        call.place.leave()
-        with self._changed:
-            self._calls -= 1
-            self._changed.notify_all()
+	def abandon(self, call: Call) -> None:
+		"""Gives back all places of a call."""
+		call.place.leave()
+		with self._changed:
+			self._calls -= 1
+			self._changed.notify_all()
 
-    def close(self, patience: float) -> None:
-        """Lets no run start, and waits `patience` seconds for the calls to end."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._calls == 0, patience)
+	def close(self, patience: float) -> None:
+		"""Lets no run start, and waits `patience` seconds for the calls to end."""
+		with self._changed:
+			self._closed = True
+			self._changed.wait_for(lambda: self._calls == 0, patience)
 
-    def _run(self, call: Call, options: Options) -> None:
-        pause, why, tries, control = 0.5, "", 0, call.control
-        say = control.progress.say
-        try:
-            while True:
-                self._processes.join("", control)
-                try:
-                    self._processes.wait(
-                        "", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)")
-                    for run in self._codex.runs(options, call.prompt):
-                        try:
-                            return self._drive(run, call, options)
-                        except SessionBusy as busy:
-                            why = str(busy)
-                except TryAgain:
-                    tries += 1
-                    if tries > 3:
-                        raise
-                    say("Waiting for another Codex that is starting")
-                    control.pause(tries * (0.5 + os.urandom(1)[0] / 256))
-                finally:
-                    self._processes.leave("", control)
-                if why:
-                    say(f"Waiting for session {call.session_id}, which is open elsewhere")
-                    control.pause(pause)
-                    pause = min(pause * 2, 15.0)
-        except Stopped as stop:
-            waited = why and call.turn.state is State.WAITING
-            if not waited or stop.reason is not Reason.TIMEOUT:
-                raise
-        raise RunFailure(
-            "Nothing was sent: the session is open elsewhere, most likely in a `codex resume` "
-            f"window, and was not free within {call.timeout}. {why}. Call again a minute after the "
-            "user has closed it, or leave session_id out to begin a new session.")
+	def _run(self, call: Call, options: Options) -> None:
+		pause, why, tries, control = 0.5, "", 0, call.control
+		say = control.progress.say
+		try:
+			while True:
+				self._processes.join("", control)
+				try:
+					self._processes.wait(
+						"", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)"
+					)
+					for run in self._codex.runs(options, call.prompt):
+						try:
+							return self._drive(run, call, options)
+						except SessionBusy as busy:
+							why = str(busy)
+				except TryAgain:
+					tries += 1
+					if tries > 3:
+						raise
+					say("Waiting for another Codex that is starting")
+					control.pause(tries * (0.5 + os.urandom(1)[0] / 256))
+				finally:
+					self._processes.leave("", control)
+				if why:
+					say(f"Waiting for session {call.session_id}, which is open elsewhere")
+					control.pause(pause)
+					pause = min(pause * 2, 15.0)
+		except Stopped as stop:
+			waited = why and call.turn.state is State.WAITING
+			if not waited or stop.reason is not Reason.TIMEOUT:
+				raise
+		raise RunFailure(
+			"Nothing was sent: the session is open elsewhere, most likely in a `codex resume` "
+			f"window, and was not free within {call.timeout}. {why}. Call again a minute after the "
+			"user has closed it, or leave session_id out to begin a new session."
+		)
 
-    def _drive(self, run: Run, call: Call, options: Options) -> None:
-        call.turn = turn = Turn(call.session_id, options.sandbox, call.tool.verdicts)
-        over: Optional[float] = None  # since when there is an answer
-        progress, events = call.control.progress, run.events()  # type: Progress, Any
-        progress.say("Starting Codex")
-        try:
-            if self._closed:
-                raise Stopped(Reason.SHUTDOWN)
-            for event in events:
-                if event is not None:
-                    text, known = turn.fold(event), turn.session_id
-                    if event["type"] == "thread.started" and known:
-                        call.place.take(known)
-                        if not call.session_id:
-                            self._directories[known] = options.cwd
-                        progress.say(f"Codex is working in session {known} (codex resume {known})",
-                                     at_once=True)
-                    if text:
-                        progress.say(text)
-                    run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
-                    continue
-                now, busy = time.monotonic(), turn.state in (State.WAITING, State.RUNNING)
-                if busy:
-                    call.control.check()
-                over = None if busy and not turn.answers else over or now
-                if over and now > over + (FURTHER if busy else LEAVE):
-                    break
-        except RunFailure:
-            run.ladder = REFUSED
-            raise
-        except Stopped as stop:
-            late = stop.reason is Reason.TIMEOUT
-            if not turn.answers or not late:
-                run.ladder = LEAVING if stop.reason is Reason.SHUTDOWN else STOP
-                events.close()
-                raise (late and run.timed_out()) or stop from None
-        finally:
-            events.close()
-        turn.result()
+	def _drive(self, run: Run, call: Call, options: Options) -> None:
+		call.turn = turn = Turn(call.session_id, options.sandbox, call.tool.verdicts)
+		over: Optional[float] = None  # since when there is an answer
+		progress, events = call.control.progress, run.events()  # type: Progress, Any
+		progress.say("Starting Codex")
+		try:
+			if self._closed:
+				raise Stopped(Reason.SHUTDOWN)
+			for event in events:
+				if event is not None:
+					text, known = turn.fold(event), turn.session_id
+					if event["type"] == "thread.started" and known:
+						call.place.take(known)
+						if not call.session_id:
+							self._directories[known] = options.cwd
+						progress.say(
+							f"Codex is working in session {known} (codex resume {known})",
+							at_once=True,
+						)
+					if text:
+						progress.say(text)
+					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
+					continue
+				now, busy = time.monotonic(), turn.state in (State.WAITING, State.RUNNING)
+				if busy:
+					call.control.check()
+				over = None if busy and not turn.answers else over or now
+				if over and now > over + (FURTHER if busy else LEAVE):
+					break
+		except RunFailure:
+			run.ladder = REFUSED
+			raise
+		except Stopped as stop:
+			late = stop.reason is Reason.TIMEOUT
+			if not turn.answers or not late:
+				run.ladder = LEAVING if stop.reason is Reason.SHUTDOWN else STOP
+				events.close()
+				raise (late and run.timed_out()) or stop from None
+		finally:
+			events.close()
+		turn.result()
 
-    def _options(self, call: Call) -> Options:
-        given, session_id, settings = call.arguments, call.session_id, self._settings
-        sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
-        own = session_id and (self._directories.get(session_id)
-                              or session_directory(settings.codex_home, session_id))
-        started = "the directory of this session"
-        where, cwd = "the working directory of this server", settings.cwd
-        for name, path in ((started, own), ("cwd", given.get("cwd"))):
-            if path:
-                where, cwd = name, path
-        problem, roots = "", settings.roots
-        # What is written there decides what shells and later turns do.
-        homes = above(settings.codex_home) + above(os.path.expanduser("~"))
-        if not os.path.isabs(cwd) or not os.path.isdir(cwd):
-            problem = "not an existing directory. Give another one as cwd"
-        elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
-            problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
-        for name, path in ((where, cwd), (started, own if session_id else cwd)):
-            if roots and not problem and not (path and set(roots) & set(above(path))):
-                where, cwd = name, path or "not known"
-                problem = (f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
-                           "there, and a session that was started there or none")
-        if problem:
-            raise RunFailure(
-                f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}.")
-        return Options(cwd, session_id, given.get("model"), given.get("reasoning_effort"), sandbox)
+	def _options(self, call: Call) -> Options:
+		given, session_id, settings = call.arguments, call.session_id, self._settings
+		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
+		own = session_id and (
+			self._directories.get(session_id) or session_directory(settings.codex_home, session_id)
+		)
+		started = "the directory of this session"
+		where, cwd = "the working directory of this server", settings.cwd
+		for name, path in ((started, own), ("cwd", given.get("cwd"))):
+			if path:
+				where, cwd = name, path
+		problem, roots = "", settings.roots
+		# What is written there decides what shells and later turns do.
+		homes = above(settings.codex_home) + above(os.path.expanduser("~"))
+		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
+			problem = "not an existing directory. Give another one as cwd"
+		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
+			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
+		for name, path in ((where, cwd), (started, own if session_id else cwd)):
+			if roots and not problem and not (path and set(roots) & set(above(path))):
+				where, cwd = name, path or "not known"
+				problem = (
+					f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
+					"there, and a session that was started there or none"
+				)
+		if problem:
+			raise RunFailure(
+				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
+			)
+		return Options(cwd, session_id, given.get("model"), given.get("reasoning_effort"), sandbox)
 
 
 # ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
@@ -2416,357 +2670,415 @@ Answer = Callable[[Json], None]
 
 
 class Server:
-    """MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
+	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
 
-    `receive` is for the reader alone. The lock guards `_in_flight`, the calls by request id: who
-    takes one out, by answering or cancelling, has the last word.
-    """
+	`receive` is for the reader alone. The lock guards `_in_flight`, the calls by request id: who
+	takes one out, by answering or cancelling, has the last word.
+	"""
 
-    def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
-        self._runner = ToolRunner(settings)
-        self._tools = describe_tools(settings)
-        self._send = send
-        self._client = ""  # its name, of the legacy era
-        self._lock = threading.Lock()
-        self._in_flight: Dict[Any, Call] = {}
+	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
+		self._runner = ToolRunner(settings)
+		self._tools = describe_tools(settings)
+		self._send = send
+		self._client = ""  # its name, of the legacy era
+		self._lock = threading.Lock()
+		self._in_flight: Dict[Any, Call] = {}
 
-    def receive(self, line: Optional[bytes]) -> None:
-        """Takes one line from the client, None for one that was too long. Never raises."""
-        request_id = None
-        try:
-            if line is None:
-                raise invalid_request(f"a line of over {MAX_MESSAGE} bytes")
-            value = decode_line(line)
-            if is_id(value_in(value, "id")):
-                request_id = value["id"]
-            message = read_message(value)
-            if message is None:
-                return
-            if message.id is None:
-                if message.method == "notifications/cancelled":
-                    self._cancel(message.params.get("requestId"))
-            elif message.id in self._in_flight:
-                raise invalid_request(
-                    f"a request with the id {quoted(message.id)} is still in flight")
-            else:
-                self._dispatch(message)
-        except ProtocolError as error:
-            if request_id in self._in_flight:
-                request_id = None  # or it would be taken for that request's answer
-            self._send(error.response(request_id))
-        except Exception as error:  # a fault in here must cost no more than one message
-            log(f"internal error: {error!r}")
-            self._send(
-                ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id))
+	def receive(self, line: Optional[bytes]) -> None:
+		"""Takes one line from the client, None for one that was too long. Never raises."""
+		request_id = None
+		try:
+			if line is None:
+				raise invalid_request(f"a line of over {MAX_MESSAGE} bytes")
+			value = decode_line(line)
+			if is_id(value_in(value, "id")):
+				request_id = value["id"]
+			message = read_message(value)
+			if message is None:
+				return
+			if message.id is None:
+				if message.method == "notifications/cancelled":
+					self._cancel(message.params.get("requestId"))
+			elif message.id in self._in_flight:
+				raise invalid_request(
+					f"a request with the id {quoted(message.id)} is still in flight"
+				)
+			else:
+				self._dispatch(message)
+		except ProtocolError as error:
+			if request_id in self._in_flight:
+				request_id = None  # or it would be taken for that request's answer
+			self._send(error.response(request_id))
+		except Exception as error:  # a fault in here must cost no more than one message
+			log(f"internal error: {error!r}")
+			self._send(
+				ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id)
+			)
 
-    def close(self, patience: float) -> None:
-        """Stops all calls within `patience` seconds, unanswered: the client is leaving."""
-        with self._lock:
-            calls = list(self._in_flight.values())
-            self._in_flight.clear()
-        for call in calls:
-            call.control.deadline.stop(Reason.SHUTDOWN)
-        self._runner.close(patience)
+	def close(self, patience: float) -> None:
+		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
+		with self._lock:
+			calls = list(self._in_flight.values())
+			self._in_flight.clear()
+		for call in calls:
+			call.control.deadline.stop(Reason.SHUTDOWN)
+		self._runner.close(patience)
 
-    def _dispatch(self, message: Message) -> None:
-        method, params = message.method, message.params
-        meta = object_param(params, "_meta")
-        modern = method == "server/discover" or method != "initialize" and any(
-            META + name in meta for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
-        client = self._client
-        if modern:
-            self._check_modern(meta)
-            client = text_in(meta, META + "clientInfo", "name")
+	def _dispatch(self, message: Message) -> None:
+		method, params = message.method, message.params
+		meta = object_param(params, "_meta")
+		modern = (
+			method == "server/discover"
+			or method != "initialize"
+			and any(
+				META + name in meta
+				for name in ("protocolVersion", "clientCapabilities", "clientInfo")
+			)
+		)
+		client = self._client
+		if modern:
+			self._check_modern(meta)
+			client = text_in(meta, META + "clientInfo", "name")
 
-        def answer(result: Json) -> None:
-            if modern:
-                result = dict(
-                    result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO})
-            self._send({"jsonrpc": "2.0", "id": message.id, "result": result})
+		def answer(result: Json) -> None:
+			if modern:
+				result = dict(
+					result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO}
+				)
+			self._send({"jsonrpc": "2.0", "id": message.id, "result": result})
 
-        cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
-        if method == "tools/call":
-            self._call_tool(message, meta.get("progressToken"), client, answer)
-        elif method == "tools/list":
-            if params.get("cursor") not in (None, ""):
-                raise invalid_params("there is one page, without cursor")
-            answer(dict(cacheable, tools=self._tools))
-        elif method == "server/discover":
-            answer(dict(cacheable, supportedVersions=list(MODERN_REVISIONS),
-                        capabilities=CAPABILITIES, instructions=INSTRUCTIONS))
-        elif method == "initialize":
-            answer({"protocolVersion": self._initialize(params), "capabilities": CAPABILITIES,
-                    "serverInfo": SERVER_INFO, "instructions": INSTRUCTIONS})
-        elif method == "ping" and not modern:
-            answer({})
-        else:
-            raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
+		cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
+		if method == "tools/call":
+			self._call_tool(message, meta.get("progressToken"), client, answer)
+		elif method == "tools/list":
+			if params.get("cursor") not in (None, ""):
+				raise invalid_params("there is one page, without cursor")
+			answer(dict(cacheable, tools=self._tools))
+		elif method == "server/discover":
+			answer(
+				dict(
+					cacheable,
+					supportedVersions=list(MODERN_REVISIONS),
+					capabilities=CAPABILITIES,
+					instructions=INSTRUCTIONS,
+				)
+			)
+		elif method == "initialize":
+			answer(
+				{
+					"protocolVersion": self._initialize(params),
+					"capabilities": CAPABILITIES,
+					"serverInfo": SERVER_INFO,
+					"instructions": INSTRUCTIONS,
+				}
+			)
+		elif method == "ping" and not modern:
+			answer({})
+		else:
+			raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
 
-    def _check_modern(self, meta: Json) -> None:
-        revision = meta.get(META + "protocolVersion")
-        if not isinstance(revision, str):
-            raise invalid_params(f'"_meta" needs "{META}protocolVersion", a string')
-        if revision not in MODERN_REVISIONS:
-            raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", data={
-                "supported": list(MODERN_REVISIONS), "requested": revision})
-        if not isinstance(meta.get(META + "clientCapabilities"), dict):
-            raise invalid_params(f'"_meta" needs "{META}clientCapabilities", an object')
+	def _check_modern(self, meta: Json) -> None:
+		revision = meta.get(META + "protocolVersion")
+		if not isinstance(revision, str):
+			raise invalid_params(f'"_meta" needs "{META}protocolVersion", a string')
+		if revision not in MODERN_REVISIONS:
+			raise ProtocolError(
+				UNSUPPORTED_REVISION,
+				"Unsupported protocol version",
+				data={"supported": list(MODERN_REVISIONS), "requested": revision},
+			)
+		if not isinstance(meta.get(META + "clientCapabilities"), dict):
+			raise invalid_params(f'"_meta" needs "{META}clientCapabilities", an object')
 
-    def _initialize(self, params: Json) -> str:
-        wanted = params.get("protocolVersion")
-        if not isinstance(wanted, str):
-            raise invalid_params('"protocolVersion" must be a string')
-        self._client = text_in(params, "clientInfo", "name")
-        return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
+	def _initialize(self, params: Json) -> str:
+		wanted = params.get("protocolVersion")
+		if not isinstance(wanted, str):
+			raise invalid_params('"protocolVersion" must be a string')
+		self._client = text_in(params, "clientInfo", "name")
+		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
 
-    def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-        """Answers a refusal at once, leaves all else to a worker. Raises ProtocolError."""
-        name, told = message.params.get("name"), 0
-        tool = next((tool for tool in TOOLS if tool.name == name), None)
-        if tool is None:
-            known = ", ".join(tool.name for tool in TOOLS)
-            raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
-        arguments = object_param(message.params, "arguments")
+	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
+		"""Answers a refusal at once, leaves all else to a worker. Raises ProtocolError."""
+		name, told = message.params.get("name"), 0
+		tool = next((tool for tool in TOOLS if tool.name == name), None)
+		if tool is None:
+			known = ", ".join(tool.name for tool in TOOLS)
+			raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
+		arguments = object_param(message.params, "arguments")
 
-        def tell(text: str) -> None:
-            nonlocal told
-            told += 1
-            with self._lock:
-                if self._in_flight.get(message.id) is call:
-                    self._send({"jsonrpc": "2.0", "method": "notifications/progress", "params": {
-                        "progressToken": token, "progress": told, "message": text}})
+		def tell(text: str) -> None:
+			nonlocal told
+			told += 1
+			with self._lock:
+				if self._in_flight.get(message.id) is call:
+					self._send(
+						{
+							"jsonrpc": "2.0",
+							"method": "notifications/progress",
+							"params": {"progressToken": token, "progress": told, "message": text},
+						}
+					)
 
-        try:
-            call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
-        except RunFailure as refusal:
-            return answer(failure(str(refusal)))
-        with self._lock:
-            self._in_flight[message.id] = call
-        work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
-        try:
-            work.start()
-        except RuntimeError:  # the system gives no more threads
-            self._runner.abandon(call)
-            self._take(message.id, call)
-            answer(failure("This server is out of threads: wait for answers."))
+		try:
+			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
+		except RunFailure as refusal:
+			return answer(failure(str(refusal)))
+		with self._lock:
+			self._in_flight[message.id] = call
+		work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
+		try:
+			work.start()
+		except RuntimeError:  # the system gives no more threads
+			self._runner.abandon(call)
+			self._take(message.id, call)
+			answer(failure("This server is out of threads: wait for answers."))
 
-    def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
-        begin, session_id = time.monotonic(), call.session_id
-        try:
-            result, ending, session_id = self._runner.perform(call)
-        except Exception as error:  # a fault in here must cost no more than this call
-            ending = f"internal error: {error!r}"
-            result = failure(
-                f"The server failed ({ending}). Call again; if it keeps failing, tell the user.")
-        call.control.progress.settle()
-        if self._take(request_id, call):
-            try:
-                answer(result)
-            except (ValueError, RecursionError) as error:  # it can be read, but not written
-                answer(failure(
-                    f"The answer cannot be written ({error!r}): codex resume {session_id}"))
-        spent = time.monotonic() - begin
-        log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
+	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
+		begin, session_id = time.monotonic(), call.session_id
+		try:
+			result, ending, session_id = self._runner.perform(call)
+		except Exception as error:  # a fault in here must cost no more than this call
+			ending = f"internal error: {error!r}"
+			result = failure(
+				f"The server failed ({ending}). Call again; if it keeps failing, tell the user."
+			)
+		call.control.progress.settle()
+		if self._take(request_id, call):
+			try:
+				answer(result)
+			except (ValueError, RecursionError) as error:  # it can be read, but not written
+				answer(
+					failure(f"The answer cannot be written ({error!r}): codex resume {session_id}")
+				)
+		spent = time.monotonic() - begin
+		log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
-    def _take(self, request_id: Any, call: Call) -> bool:
-        """Takes the last word on a call; false if somebody else had it."""
-        with self._lock:
-            mine = self._in_flight.get(request_id) is call
-            if mine:
-                del self._in_flight[request_id]
-            return mine
+	def _take(self, request_id: Any, call: Call) -> bool:
+		"""Takes the last word on a call; false if somebody else had it."""
+		with self._lock:
+			mine = self._in_flight.get(request_id) is call
+			if mine:
+				del self._in_flight[request_id]
+			return mine
 
-    def _cancel(self, request_id: Any) -> None:
-        call = self._in_flight.get(request_id) if is_id(request_id) else None
-        if call is not None and self._take(request_id, call):
-            call.control.deadline.stop(Reason.CANCELLED)
+	def _cancel(self, request_id: Any) -> None:
+		call = self._in_flight.get(request_id) if is_id(request_id) else None
+		if call is not None and self._take(request_id, call):
+			call.control.deadline.stop(Reason.CANCELLED)
 
 
 # ---- command line ----
 
 
 def serve(settings: Settings) -> None:
-    """Serves MCP until the input ends, nobody reads the output, or a signal comes."""
-    while os.open(os.devnull, os.O_RDWR) < 3:
-        pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
-    os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
-    # A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
-    wake_read, wake_write = os.pipe()
-    if not WINDOWS:
-        os.set_blocking(wake_write, False)
-        for fd in (0, 1):  # a client can have left its own end's setting on them
-            os.set_blocking(fd, True)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda number, frame: None)
+	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
+	while os.open(os.devnull, os.O_RDWR) < 3:
+		pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
+	os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
+	# A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
+	wake_read, wake_write = os.pipe()
+	if not WINDOWS:
+		os.set_blocking(wake_write, False)
+		for fd in (0, 1):  # a client can have left its own end's setting on them
+			os.set_blocking(fd, True)
+	signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+	for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+		if hasattr(signal, name):
+			signal.signal(getattr(signal, name), lambda number, frame: None)
 
-    def leave() -> None:
-        os.write(wake_write, b".")
+	def leave() -> None:
+		os.write(wake_write, b".")
 
-    writer = Writer(1, leave)
-    server = Server(settings, writer.send)
+	writer = Writer(1, leave)
+	server = Server(settings, writer.send)
 
-    def read() -> None:
-        try:
-            with open(0, "rb", buffering=1 << 16, closefd=False) as stream:
-                for line in read_lines(stream):
-                    server.receive(line)
-                    while not writer.wait_for_room(MAX_UNSENT, 0.2):
-                        if poll(0, getattr(select, "POLLRDHUP", 0)):
-                            return  # the client has gone, whatever it has not read
-        except OSError:
-            pass  # the input cannot be read: as good as its end
-        finally:
-            leave()
+	def read() -> None:
+		try:
+			with open(0, "rb", buffering=1 << 16, closefd=False) as stream:
+				for line in read_lines(stream):
+					server.receive(line)
+					while not writer.wait_for_room(MAX_UNSENT, 0.2):
+						if poll(0, getattr(select, "POLLRDHUP", 0)):
+							return  # the client has gone, whatever it has not read
+		except OSError:
+			pass  # the input cannot be read: as good as its end
+		finally:
+			leave()
 
-    threading.Thread(target=read, name="reader", daemon=True).start()
-    log(f"version {VERSION} serves MCP on standard input and output")
-    os.read(wake_read, 1)
-    server.close(0.4)
-    writer.drain(0.1)
-    os._exit(0)  # without waiting for workers that hang on a pipe
+	threading.Thread(target=read, name="reader", daemon=True).start()
+	log(f"version {VERSION} serves MCP on standard input and output")
+	os.read(wake_read, 1)
+	server.close(0.4)
+	writer.drain(0.1)
+	os._exit(0)  # without waiting for workers that hang on a pipe
 
 
 def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
-    """Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
-    codex, home, cwd = find_codex(settings.codex), settings.codex_home, settings.cwd
-    good, words = ask_codex(codex, "--version")
-    yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
-    if not good:
-        return
-    good, words = ask_codex(codex, "login", "status")
-    config = "\n".join(text for _, text in read_all([home], "config.toml"))
-    provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["'])(.+?)["']""", config)
-    if not good and os.environ.get("CODEX_API_KEY"):
-        good, words = True, words + "; but CODEX_API_KEY is set: the client must pass it on"
-    elif not good and provider:
-        good, words = True, f"{words}; but config.toml has model_provider {provider.group(1)}"
-    yield good, "login", words, ". Run: codex login"
-    if not os.path.isdir(cwd):
-        return
-    version = Codex(settings, lambda: 0).version(codex)
-    for who, tool in (("guards", TOOLS[1]), ("codex_chat", TOOLS[0])):
-        good, options = True, Options(cwd, sandbox=turn_sandbox(tool, None, settings))
-        try:
-            words = " ".join(right_arguments(options, version, settings))
-        except RunFailure as refusal:
-            good, words = False, str(refusal)
-        yield good, "rights of " + who, words or "as Codex's configuration says", ""
-    managed = os.path.join(MANAGED, "requirements.toml")
-    for what, words in (("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
-                        ("managed requirements", managed if os.path.exists(managed) else ""),
-                        ("trust of the directory", given_trust(cwd, config))):
-        yield True, what, words or "none", ""
-    command = [sys.platform.replace("darwin", "macos")]
-    if version >= (0, 142):
-        command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
-    good, words = ask_codex(codex, "sandbox", *command, "--", "true")
-    yield good, "sandboxed commands", "can run here" if good else f"cannot run here: {words}", (
-        ". Allow sandboxes (on Linux, unprivileged user namespaces); or, in a container that is "
-        "one itself, set CODEX_MCP_SANDBOX=danger-full-access")
+	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
+	codex, home, cwd = find_codex(settings.codex), settings.codex_home, settings.cwd
+	good, words = ask_codex(codex, "--version")
+	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
+	if not good:
+		return
+	good, words = ask_codex(codex, "login", "status")
+	config = "\n".join(text for _, text in read_all([home], "config.toml"))
+	provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["'])(.+?)["']""", config)
+	if not good and os.environ.get("CODEX_API_KEY"):
+		good, words = True, words + "; but CODEX_API_KEY is set: the client must pass it on"
+	elif not good and provider:
+		good, words = True, f"{words}; but config.toml has model_provider {provider.group(1)}"
+	yield good, "login", words, ". Run: codex login"
+	if not os.path.isdir(cwd):
+		return
+	version = Codex(settings, lambda: 0).version(codex)
+	for who, tool in (("guards", TOOLS[1]), ("codex_chat", TOOLS[0])):
+		good, options = True, Options(cwd, sandbox=turn_sandbox(tool, None, settings))
+		try:
+			words = " ".join(right_arguments(options, version, settings))
+		except RunFailure as refusal:
+			good, words = False, str(refusal)
+		yield good, "rights of " + who, words or "as Codex's configuration says", ""
+	managed = os.path.join(MANAGED, "requirements.toml")
+	for what, words in (
+		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
+		("managed requirements", managed if os.path.exists(managed) else ""),
+		("trust of the directory", given_trust(cwd, config)),
+	):
+		yield True, what, words or "none", ""
+	command = [sys.platform.replace("darwin", "macos")]
+	if version >= (0, 142):
+		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
+	good, words = ask_codex(codex, "sandbox", *command, "--", "true")
+	yield (
+		good,
+		"sandboxed commands",
+		"can run here" if good else f"cannot run here: {words}",
+		(
+			". Allow sandboxes (on Linux, unprivileged user namespaces); or, in a container that "
+			"is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
+		),
+	)
 
 
 def run_check(settings: Settings) -> int:
-    """Prints what would be used and whether it works."""
-    home, cwd = settings.codex_home, settings.cwd
-    lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
-    try:
-        lines += check_codex(settings)
-    except RunFailure as refusal:
-        lines.append((False, "Codex", str(refusal), ""))
-    lines += [
-        (os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK), "Codex home", home,
-         " is not a writable directory. Run codex once, or set CODEX_HOME"),
-        (os.path.isdir(cwd), "working directory", cwd, " is not there. Set CODEX_MCP_CWD")]
-    for at, (name, _, _) in enumerate(VARIABLES):
-        wrong = [text for text in settings.problems if text.startswith(name + " ")]
-        source = "environment" if os.environ.get(name) else "default"
-        value: Any = settings[at] or "not set"
-        value = " ".join(value) if isinstance(value, tuple) else value
-        text = wrong[0] if wrong else f"{value} ({source})"
-        lines.append((not wrong, name, text, ""))
-    print(f"{NAME} {VERSION}")
-    for good, what, text, remedy in lines:
-        print(f"{'ok' if good else 'FAIL':5} {what:28} {text}{'' if good else remedy}")
-    return 0 if all(line[0] for line in lines) else 1
+	"""Prints what would be used and whether it works."""
+	home, cwd = settings.codex_home, settings.cwd
+	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
+	try:
+		lines += check_codex(settings)
+	except RunFailure as refusal:
+		lines.append((False, "Codex", str(refusal), ""))
+	lines += [
+		(
+			os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK),
+			"Codex home",
+			home,
+			" is not a writable directory. Run codex once, or set CODEX_HOME",
+		),
+		(os.path.isdir(cwd), "working directory", cwd, " is not there. Set CODEX_MCP_CWD"),
+	]
+	for at, (name, _, _) in enumerate(VARIABLES):
+		wrong = [text for text in settings.problems if text.startswith(name + " ")]
+		source = "environment" if os.environ.get(name) else "default"
+		value: Any = settings[at] or "not set"
+		value = " ".join(value) if isinstance(value, tuple) else value
+		text = wrong[0] if wrong else f"{value} ({source})"
+		lines.append((not wrong, name, text, ""))
+	print(f"{NAME} {VERSION}")
+	for good, what, text, remedy in lines:
+		print(f"{'ok' if good else 'FAIL':5} {what:28} {text}{'' if good else remedy}")
+	return 0 if all(line[0] for line in lines) else 1
 
 
 def claude_config(command: List[str], env: Dict[str, str], _: str) -> str:
-    """The command that registers this file in Claude Code."""
-    import shlex
+	"""The command that registers this file in Claude Code."""
+	import shlex
 
-    pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
-    words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
-    return " ".join(map(shlex.quote, words))
+	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
+	words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
+	return " ".join(map(shlex.quote, words))
 
 
 def codex_config(command: List[str], env: Dict[str, str], codex_home: str) -> str:
-    """The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
-    python, file, *values = [json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-                             for text in (*command, *env.values())]
-    config = os.path.join(codex_home, "config.toml")
-    return "\n".join((
-        f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
-        f"[mcp_servers.{NAME}]", f"command = {python}", f"args = [{file}]",
-        f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-        "# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
-        'default_tools_approval_mode = "approve"', "", f"[mcp_servers.{NAME}.env]",
-        *map("{} = {}".format, env, values)))
+	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
+	python, file, *values = [
+		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+		for text in (*command, *env.values())
+	]
+	config = os.path.join(codex_home, "config.toml")
+	return "\n".join(
+		(
+			f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
+			f"[mcp_servers.{NAME}]",
+			f"command = {python}",
+			f"args = [{file}]",
+			f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
+			"# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
+			'default_tools_approval_mode = "approve"',
+			"",
+			f"[mcp_servers.{NAME}.env]",
+			*map("{} = {}".format, env, values),
+		)
+	)
 
 
 def json_config(command: List[str], env: Dict[str, str], _: str) -> str:
-    """The entry for clients that are configured with JSON."""
-    server = {"command": command[0], "args": command[1:], "env": env}
-    return json.dumps({"mcpServers": {NAME: server}}, indent=2)
+	"""The entry for clients that are configured with JSON."""
+	server = {"command": command[0], "args": command[1:], "env": env}
+	return json.dumps({"mcpServers": {NAME: server}}, indent=2)
 
 
 CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
 def print_config(client: str, settings: Settings) -> int:
-    """Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
-    import tempfile
+	"""Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
+	import tempfile
 
-    file = os.path.abspath(globals().get("__file__", ""))
-    folder, name = os.path.split(file)
-    passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
-    if not os.path.isfile(file) or passing:
-        print("There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
-              "that.", file=sys.stderr)
-        return 1
-    env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
-    try:
-        env["CODEX_BIN"] = find_codex(settings.codex)
-    except RunFailure as refusal:
-        print("Note:", refusal, file=sys.stderr)
-    for problem in settings.problems:
-        print("Note:", problem, file=sys.stderr)
-    print(CLIENTS[client]([sys.executable, file], env, settings.codex_home))
-    return 0
+	file = os.path.abspath(globals().get("__file__", ""))
+	folder, name = os.path.split(file)
+	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
+	if not os.path.isfile(file) or passing:
+		print(
+			"There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
+			"that.",
+			file=sys.stderr,
+		)
+		return 1
+	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
+	try:
+		env["CODEX_BIN"] = find_codex(settings.codex)
+	except RunFailure as refusal:
+		print("Note:", refusal, file=sys.stderr)
+	for problem in settings.problems:
+		print("Note:", problem, file=sys.stderr)
+	print(CLIENTS[client]([sys.executable, file], env, settings.codex_home))
+	return 0
 
 
 def main() -> int:
-    """Runs the command line; returns the exit code."""
-    settings = read_settings(dict(os.environ))
-    if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
-        os.environ["CODEX_HOME"] = settings.codex_home
-    if len(sys.argv) == 1:
-        serve(settings)
-    import argparse  # not for the server: it must be there at once
+	"""Runs the command line; returns the exit code."""
+	settings = read_settings(dict(os.environ))
+	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
+		os.environ["CODEX_HOME"] = settings.codex_home
+	if len(sys.argv) == 1:
+		serve(settings)
+	import argparse  # not for the server: it must be there at once
 
-    parser = argparse.ArgumentParser(
-        prog="codex_persistent_mcp.py", allow_abbrev=False,
-        description="Without options, an MCP server over standard input and output.")
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
-    chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
-    chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
-    options = parser.parse_args()
-    if options.check:
-        return run_check(settings)
-    return print_config(options.print_config, settings)
+	parser = argparse.ArgumentParser(
+		prog="codex_persistent_mcp.py",
+		allow_abbrev=False,
+		description="Without options, an MCP server over standard input and output.",
+	)
+	chosen = parser.add_mutually_exclusive_group(required=True)
+	chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
+	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
+	chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
+	options = parser.parse_args()
+	if options.check:
+		return run_check(settings)
+	return print_config(options.print_config, settings)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+	sys.exit(main())
