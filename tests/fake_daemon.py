@@ -15,7 +15,8 @@ point of the conversation and what happens there:
 Each but the last two leaves the connection silent afterwards. Modes, which a client must be able to
 stand: fragmented, ping, noise (events of other sessions and turns), slow-start (a turn takes a
 while to begin), late-answer (a message's turn is over before the message is answered), person-first
-(the person's turn begins just before a message is taken).
+(the person's turn begins just before a message is taken), stale-status (the first answer to
+thread/resume says that a turn runs which is over).
 """
 
 from __future__ import annotations
@@ -460,6 +461,10 @@ class FakeDaemon:
                 else refuse("thread not loaded: X")
             )
         if method == "thread/resume":
+            thread = self._thread()
+            if "stale-status" in self.modes:
+                self.modes.discard("stale-status")
+                thread["status"] = {"type": "active", "activeFlags": []}
             if (
                 not mine
             ):  # the real one loads it from the disk, unless the lock of another forbids it
@@ -472,7 +477,7 @@ class FakeDaemon:
             )
             return {
                 "result": {
-                    "thread": self._thread(),
+                    "thread": thread,
                     "model": "fake-model",
                     "modelProvider": "fake",
                     "cwd": self._cwd(),

@@ -367,6 +367,11 @@ def test_a_turn_of_the_persons_is_waited_for(stage: Stage) -> None:
     assert [turn.client_id == "person" for turn in daemon.turns] == [True, False]
 
 
+def test_a_turn_that_was_over_when_the_daemon_told_of_it_is_not_waited_for(stage: Stage) -> None:
+    stage.daemon("", "stale-status")
+    assert stage.chat(steps("say mine"))["structuredContent"]["reply"] == "mine"
+
+
 def test_a_turn_of_the_persons_outlives_a_call_that_waits_for_it(stage: Stage) -> None:
     daemon = stage.daemon()
     person = daemon.person(steps("gate person", "say PERSONS REPLY"))

@@ -27,7 +27,9 @@ class Shared:
         self.window.wait_for("A fine name.")
 
     def chat(self, prompt: str, **arguments: Any) -> Any:
-        return self.client.chat(prompt, session_id=self.session, **arguments)
+        """Calls; with progress, which says in a failure what the call waited for."""
+        arguments.update(prompt=prompt, session_id=self.session)
+        return self.client.call(CHAT, arguments, token="chat")
 
     def person(self, text: str) -> None:
         """Types a message; the Enter by itself, since Codex takes what comes at once as pasted."""
