@@ -11,36 +11,35 @@ person can go on with it in a terminal (`codex resume <session_id>`), and the ag
 
 The way of one call through the rooms of this file, each of which uses only rooms above it:
 
-    bytes in      transport      the only reader of standard input
-    message       messages       JSON-RPC: a line to a checked message
-    dispatch      server         both protocol eras, requests in flight, cancellation
-    tool          tools          arguments checked against the tool's own schema
-    prompt        prompts        the attribution line, the text of each tool
-    place         sessions       one turn at a time in a session, on this machine
-    run           codex process  `codex exec --json`, with just the rights that the call may have;
-                  app-server     or a turn in the `codex resume` window that has the session open
-    events, turn  turn           what Codex reports, folded into a reply or a failure
-    result        tools, server  structured and as text
-    bytes out     transport      the only writer of standard output
+    transport      bytes in: the only reader of standard input
+    messages       JSON-RPC: a line to a checked message
+    server         both protocol eras, requests in flight, cancellation
+    tools          arguments checked against the tool's own schema
+    prompts        the attribution line, the text of each tool
+    sessions       one turn at a time in a session, on this machine
+    codex process  a run: `codex exec --json`, with just the rights that the call may have;
+    app-server     or a turn in the `codex resume` window that has the session open
+    turn           the events of a run, folded into a reply or a failure
+    tools, server  the result, structured and as text
+    transport      bytes out: the only writer of standard output
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
 them into the turn, tells progress and looks whether to stop. Leaving the iterator ends the run:
 
-    a run (Ladder)        SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL,
-                          a second apart. On Linux, what has left the group gets SIGTERM first.
-    this server's end     the same in a quarter of a second: clients wait no more than half of one.
-    a killed server       the watcher, a shell in the run's group, does it, in a quarter, too.
-    a turn elsewhere      is not ours to kill: the app-server has two seconds to interrupt it.
+    a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
+                        second apart. On Linux, what has left the group gets SIGTERM first.
+    this server's end   the same in a quarter of a second: clients wait no more than half of one
+    a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
+    a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec` (again, while the session is open elsewhere), through /bin/sh,
-which leaves the watcher; `codex --version`, once for each executable; on macOS `ps`, once; for
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
+session is open elsewhere); `codex --version`, once for each executable; on macOS `ps`, once; for
 --check, `codex login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
 the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
 processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
-file in the Codex home. It connects to Codex's control socket there. It keeps no state: the
-conversations live in Codex's session store.
+file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
 
 from __future__ import annotations
@@ -58,19 +57,7 @@ import select
 import signal
 import threading
 import time
-from typing import (
-	Any,
-	Callable,
-	Dict,
-	Generator,
-	Iterator,
-	List,
-	NamedTuple,
-	Optional,
-	Set,
-	Tuple,
-	Union,
-)
+from typing import Any, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 # ---- constants, settings ----
 
@@ -409,7 +396,7 @@ def objects_in(value: Any, *path: str) -> List[Json]:
 	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def json_number(text: str) -> Union[int, float]:
+def json_number(text: str) -> float:
 	"""A number of JSON. One that no float holds becomes the nearest that can be written again.
 
 	So does one of hundreds of digits: on millions, Python would work for hours.
@@ -914,7 +901,7 @@ def stderr_words(text: str) -> str:
 	return codex_words("\n".join(chosen[:12]))
 
 
-def decode_event(line: Union[bytes, bytearray]) -> Optional[Json]:
+def decode_event(line: bytearray) -> Optional[Json]:
 	"""The event in a line of Codex's output; None if it is not needed."""
 	if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
 		return None
