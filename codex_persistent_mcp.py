@@ -111,7 +111,7 @@ class Settings(NamedTuple):
 	codex_home: str
 	roots: Tuple[str, ...]
 	codex_args: Tuple[str, ...]
-	review_profile: str
+	review_profile: Optional[str]
 	problems: Tuple[str, ...]
 
 
@@ -124,11 +124,11 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 	return read
 
 
-def name_like(pattern: str, what: str, none: Optional[str]) -> Callable[[str], Optional[str]]:
+def name_like(pattern: str, what: str) -> Callable[[str], Optional[str]]:
 	def read(text: str) -> Optional[str]:
 		if text and not re.fullmatch(pattern, text):
 			raise ValueError(what)
-		return text or none
+		return text or None
 
 	return read
 
@@ -172,26 +172,14 @@ def codex_options(text: str) -> Tuple[str, ...]:
 VARIABLES: Tuple[Tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
-	(
-		"CODEX_MCP_SANDBOX",
-		"",
-		name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES), None),
-	),
+	("CODEX_MCP_SANDBOX", "", name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES))),
 	("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
 	("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
 	("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
-	(
-		"CODEX_HOME",
-		os.path.join("~", ".codex"),
-		lambda text: os.path.abspath(os.path.expanduser(text)),
-	),
+	("CODEX_HOME", "~/.codex", lambda text: os.path.abspath(os.path.expanduser(text))),
 	("CODEX_MCP_ROOTS", "", directories),
 	("CODEX_MCP_CODEX_ARGS", "", codex_options),
-	(
-		"CODEX_MCP_REVIEW_PROFILE",
-		"",
-		name_like("[A-Za-z0-9_-]+", "the name of a permission profile in Codex's config.toml", ""),
-	),
+	("CODEX_MCP_REVIEW_PROFILE", "", name_like("[A-Za-z0-9_-]+", "a permission profile's name")),
 )
 
 
@@ -1431,16 +1419,13 @@ def read_all(folders: List[str], pattern: str) -> Iterator[Tuple[str, str]]:
 				) from None
 
 
-def allow_rules(home: str, cwd: str) -> List[str]:
+def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
-	# One without a decision allows.
-	refusal = r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
-	files = read_all(config_folders(home, cwd), os.path.join("rules", "*.rules"))
-	return [
-		path
-		for path, text in files
-		if len(re.findall(r"\bprefix_rule\s*\(", text)) > len(re.findall(refusal, text))
-	]
+	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
+	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
+		# A rule without a decision allows.
+		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
+			yield path
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> List[str]:
@@ -1483,27 +1468,21 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> L
 	config = "\n".join([*(text for _, text in files), *settings.codex_args])
 	arguments = ["-s", sandbox]
 	if sandbox in PROFILES:
-		profile, own = PROFILES[sandbox], r"""default_permissions["'\s]*=\s*["'](?!:)"""
-		if version >= (0, 125) and re.search(own, config):
+		profile: Optional[str] = PROFILES[sandbox]
+		own_profile = r"""default_permissions["'\s]*=\s*["'](?!:)"""
+		if version >= (0, 125) and re.search(own_profile, config):
 			# `-s` would make Codex forget the user's permission profile.
 			profile, arguments = settings.review_profile, []
 			if not profile or sandbox != "read-only":
 				raise RunFailure(
-					"Nothing was sent to Codex: with a sandbox of its own, this call would lift "
-					"what the user's permission profile denies. Leave sandbox out; for calls that "
-					f"only read, {USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that "
-					"writes nothing."
+					"Nothing was sent to Codex: this call's sandbox would lift what the user's "
+					"permission profile denies. Leave sandbox out; for calls that only read, "
+					f"{USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that writes nothing."
 				)
-		# Managed requirements can disable either of these two systems. A model that reviews
-		# approvals would let a command out of both.
-		arguments += [
-			"-c",
-			f'default_permissions="{profile}"',
-			"-c",
-			'approval_policy="never"',
-			"-c",
-			'approvals_reviewer="user"',
-		]
+		# Managed requirements can disable either of these two systems.
+		arguments += ["-c", f'default_permissions="{profile}"', "-c", 'approval_policy="never"']
+		# A model that reviews approvals would let a command out of both.
+		arguments += ["-c", 'approvals_reviewer="user"']
 	if sandbox == "read-only":
 		arguments += without_rules(version, home, cwd, config)
 	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
