@@ -848,10 +848,11 @@ NOTICE = re.compile(
 	"|heads up|codex(?:'s linux sandb| could not find bub)"
 )
 RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
-BLOCKED = (
-	"Commands did not run: Codex's sandbox could not start on this machine. The user can "
-	"allow it (on Linux: unprivileged user namespaces, or an AppArmor profile for bwrap)"
+ALLOW_SANDBOXES = (
+	"The user can allow sandboxes (on Linux: unprivileged user namespaces, or an AppArmor profile "
+	"for bwrap)"
 )
+BLOCKED = "Commands did not run: Codex's sandbox could not start here. " + ALLOW_SANDBOXES
 NO_SANDBOX = re.compile(
 	r"(?i)bwrap: |sandbox-exec: sandbox_a|windows sandbox|"
 	"(?:error|permission|thread).+(?:landlock|linux.sandbox)"
@@ -2888,11 +2889,11 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
 		return
 	good, words = ask_codex(codex, "login", "status")
 	config = "\n".join(text for _, text in read_all([home], "config.toml"))
-	provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["'])(.+?)["']""", config)
+	provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["']).+?["']""", config)
 	if not good and os.environ.get("CODEX_API_KEY"):
 		good, words = True, words + "; but CODEX_API_KEY is set: the client must pass it on"
 	elif not good and provider:
-		good, words = True, f"{words}; but config.toml has model_provider {provider.group(1)}"
+		good, words = True, f"{words}; but config.toml has {provider.group()}"
 	yield good, "login", words, ". Run: codex login"
 	if not os.path.isdir(cwd):
 		return
@@ -2905,51 +2906,37 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
 			good, words = False, str(refusal)
 		yield good, "rights of " + who, words or "as Codex's configuration says", ""
 	managed = os.path.join(MANAGED, "requirements.toml")
-	for what, words in (
-		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
-		("managed requirements", managed if os.path.exists(managed) else ""),
-		("trust of the directory", given_trust(cwd, config)),
-	):
-		yield True, what, words or "none", ""
+	rules = ", ".join(allow_rules(home, cwd)) or "none"
+	yield True, "rules that lift a sandbox", rules, ""
+	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
+	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
 	command = [sys.platform.replace("darwin", "macos")]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
 	good, words = ask_codex(codex, "sandbox", *command, "--", "true")
-	yield (
-		good,
-		"sandboxed commands",
-		"can run here" if good else f"cannot run here: {words}",
-		(
-			". Allow sandboxes (on Linux, unprivileged user namespaces); or, in a container that "
-			"is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
-		),
-	)
+	words = "can run here" if good else f"cannot run here: {words}"
+	remedy = "; in a container that is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
+	yield good, "sandboxed commands", words, f". {ALLOW_SANDBOXES}{remedy}"
 
 
 def run_check(settings: Settings) -> int:
-	"""Prints what would be used and whether it works."""
+	"""Prints what would be used and whether it works; returns the exit code."""
 	home, cwd = settings.codex_home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
 		lines += check_codex(settings)
 	except RunFailure as refusal:
 		lines.append((False, "Codex", str(refusal), ""))
-	lines += [
-		(
-			os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK),
-			"Codex home",
-			home,
-			" is not a writable directory. Run codex once, or set CODEX_HOME",
-		),
-		(os.path.isdir(cwd), "working directory", cwd, " is not there. Set CODEX_MCP_CWD"),
-	]
-	for at, (name, _, _) in enumerate(VARIABLES):
-		wrong = [text for text in settings.problems if text.startswith(name + " ")]
-		source = "environment" if os.environ.get(name) else "default"
-		value: Any = settings[at] or "not set"
-		value = " ".join(value) if isinstance(value, tuple) else value
-		text = wrong[0] if wrong else f"{value} ({source})"
-		lines.append((not wrong, name, text, ""))
+	writable = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
+	remedy = " is not a writable directory. Run codex once, or set CODEX_HOME"
+	lines.append((writable, "Codex home", home, remedy))
+	remedy = " is not there. Set CODEX_MCP_CWD"
+	lines.append((os.path.isdir(cwd), "working directory", cwd, remedy))
+	for name, default, _ in VARIABLES:
+		wrong = "".join(text for text in settings.problems if text.startswith(name + " "))
+		given = os.environ.get(name)
+		value = f"{given} (environment)" if given else f"{default or 'not set'} (default)"
+		lines.append((not wrong, name, wrong or value, ""))
 	print(f"{NAME} {VERSION}")
 	for good, what, text, remedy in lines:
 		print(f"{'ok' if good else 'FAIL':5} {what:28} {text}{'' if good else remedy}")
