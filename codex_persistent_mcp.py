@@ -385,22 +385,18 @@ def objects_in(value: Any, *path: str) -> List[Json]:
 
 
 def json_number(text: str) -> float:
-	"""A number of JSON. One that no float holds becomes the nearest that can be written again.
+	"""A number of JSON; if no float holds it, the nearest that can be written again.
 
-	So does one of hundreds of digits: on millions, Python would work for hours.
+	An int of hundreds of digits counts as such: on millions, Python would work for hours. NaN and
+	the like, which Python would take, are refused.
 	"""
 	if len(text) < 400 and not re.search("[.eE]", text):
 		return int(text)
 	return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
-def json_constant(text: str) -> None:
-	"""Refuses NaN and the like, which Python would take."""
-	raise ValueError(f"{text} is not JSON")
-
-
 DECODER = json.JSONDecoder(
-	parse_int=json_number, parse_float=json_number, parse_constant=json_constant
+	parse_int=json_number, parse_float=json_number, parse_constant=json_number
 )
 
 
@@ -867,11 +863,8 @@ def codex_words(text: str) -> str:
 			value = load_json(text[start:end])
 		except ValueError:
 			break
-		inner = (
-			text_in(value, "error", "message")
-			or text_in(value, "message")
-			or text_in(value, "detail")
-		)
+		inner = text_in(value, "error", "message") or text_in(value, "message")
+		inner = inner or text_in(value, "detail")
 		if not inner:
 			break
 		text = text[:start] + inner + text[end:]
@@ -917,14 +910,10 @@ def item_progress(item: Json, finished: bool) -> str:
 	kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
 	if kind == "command_execution":
 		command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
-		code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
-		return (
-			f"Failed{code}: {command}"
-			if failed(item)
-			else ""
-			if finished
-			else ("Running " + command)
-		)
+		if failed(item):
+			code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
+			return f"Failed{code}: {command}"
+		return "" if finished else "Running " + command
 	if kind == "file_change":
 		paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
 		return "Changing " + ", ".join(map(os.path.basename, paths))
@@ -1048,15 +1037,10 @@ class Turn:
 				self.warn(f"{BLOCKED}: {one_line(output, 300)}")
 		elif kind == "mcp_tool_call" and failed(item):
 			server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
-			told = (
-				(
-					". The user can allow it: default_tools_approval_mode in config.toml, "
-					f"[mcp_servers.{server}]."
-				)
-				if re.search("(?i)approv|cancelled", why)
-				else ""
-			)
-			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}{told}")
+			if re.search("(?i)approv|cancelled", why):
+				table = f"[mcp_servers.{server}] of config.toml"
+				why += f". The user can allow it: default_tools_approval_mode in {table}."
+			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}")
 
 	def _check_rights(self) -> None:
 		"""Raises RunFailure if Codex announces more rights than were asked for."""
@@ -1099,15 +1083,11 @@ class Turn:
 		if self.state is State.COMPLETED or self.answers:
 			self.session_id = self.session_id or self.expected
 			if self.state is not State.COMPLETED:
-				self.warn(
-					"A further turn, for a goal or a hook, did not end "
-					f"({self.ending}). The answer is that of the turn before."
-				)
+				further = "A further turn, for a goal or a hook, did not end"
+				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
 			if self.reply is None:
-				raise RunFailure(
-					f"Codex finished the turn without a message: {words}\n"
-					"Ask again, for a written answer."
-				)
+				why = f"Codex ended its turn without a message: {words}"
+				raise RunFailure(why + "\nAsk again, for a written answer.")
 			if not self.session_id:
 				raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
 			return
