@@ -764,6 +764,7 @@ BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
 NEW_SESSION = "begin a new session (leave session_id out) with a summary."
+CHECK_ID = "Check session_id, or leave it out."
 USER = "Ask the user to "
 UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
@@ -771,70 +772,52 @@ ENV = " into this server's env in the MCP client's configuration."
 STATUS = r"(?:unexpected|last) status:? "
 #: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
 #: identifiers, paths and numbers.
-ADVICE = (
-	(
-		"no rollout found",
-		"Check session_id, or leave it out. A session is known in its CODEX_HOME only.",
+ADVICE = {
+	"no rollout found": CHECK_ID + " A session is known in its CODEX_HOME only.",
+	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
+		"Use a reasoning_effort named above, or leave it out."
 	),
-	(
-		r"in .model_reasoning_eff|value: '\w+'.+supported values",
-		"Use a reasoning_effort named above, or leave it out.",
+	r"model provider\b.+ not found": USER + "correct model_provider in Codex's config.toml.",
+	"profile .+(?:not found|no longer s)|for '--profile": USER + "correct Codex's profile.",
+	"error loading (?:config|rules)": USER + "correct Codex's configuration there.",
+	"in the allowed set|requirements do not allow": (
+		"A policy forbids it: do not repeat it, tell the user."
 	),
-	(r"model provider\b.+ not found", USER + "correct model_provider in Codex's config.toml."),
-	("profile .+(?:not found|no longer s)|for '--profile", USER + "correct Codex's profile."),
-	("error loading (?:config|rules)", USER + "correct Codex's configuration there."),
-	(
-		"in the allowed set|requirements do not allow",
-		"A policy forbids it: do not repeat it, tell the user.",
+	r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
+	"|installed node version": (
+		USER + "set CODEX_BIN to the absolute path of Codex itself: its version manager finds no "
+		"version here."
 	),
-	(
-		r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
-		"|installed node version",
-		USER + "set CODEX_BIN to the absolute path of Codex itself: its "
-		"version manager finds no version here.",
+	"inside a (?:trusted dir|git repo)": "Use another cwd, or ask the user.",
+	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
+		USER + UPDATE + ", or leave out what it does not know."
 	),
-	("inside a (?:trusted dir|git repo)", "Use another cwd, or ask the user."),
-	(
-		r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)",
-		USER + UPDATE + ", or leave out what it does not know.",
+	"^missing environment var": USER + "put that variable" + ENV,
+	r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
+	"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
+	"|context window of this": "This session cannot go on: " + NEW_SESSION,
+	"maximum length": SHORTER,
+	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
+		"The user's plan is used up. Wait as long as it says, or ask the user."
 	),
-	("^missing environment var", USER + "put that variable" + ENV),
-	(
-		r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
-		"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
-		"|context window of this",
-		"This session cannot go on: " + NEW_SESSION,
+	"flagged for|content policy|safety reasons|content_filter|policy violation": (
+		"The model's server refuses this text. Reword it, and " + NEW_SESSION
 	),
-	("maximum length", SHORTER),
-	(
-		"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits",
-		"The user's plan is used up. Wait as long as it says, or ask the user.",
+	STATUS + r"429\b|too many requests|rate limit (?:exc|reach)": "Call again in a minute.",
+	STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
+	"|closed before resp": "The model's server is in trouble: call again later.",
+	r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
+	"|by cloudflare|network is unreachable": (
+		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for a proxy's "
+		"certificate, go" + ENV
 	),
-	(
-		"flagged for|content policy|safety reasons|content_filter|policy violation",
-		"The model's server refuses this text. Reword it, and " + NEW_SESSION,
+	"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b": (
+		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV
 	),
-	(STATUS + r"429\b|too many requests|rate limit (?:exc|reach)", "Call again in a minute."),
-	(
-		STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
-		"|closed before resp",
-		"The model's server is in trouble: call again later.",
+	r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)": (
+		"Leave model out, or use one that this Codex and account know."
 	),
-	(
-		r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
-		"|by cloudflare|network is unreachable",
-		USER + "check the network. HTTPS_PROXY, and "
-		"CODEX_CA_CERTIFICATE for a proxy's certificate, go" + ENV,
-	),
-	(
-		"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b",
-		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV,
-	),
-	(
-		r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)",
-		"Leave model out, or use one that this Codex and account know.",
-	),
-)
+}
 #: Errors that pass: of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
 #: Notices that come in every turn; and what Codex overcame.
@@ -1071,7 +1054,7 @@ class Turn:
 		if self.expected and name != self.expected:
 			raise SessionLost(
 				f"Codex does not know the session {self.expected}, and was stopped before it "
-				"answered from a new one. Check session_id, or leave it out."
+				"answered from a new one. " + CHECK_ID
 			)
 		if self.session_id and name != self.session_id:
 			raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
@@ -1096,7 +1079,7 @@ class Turn:
 			raise SessionBusy("The session has an active writer")
 		what = "could not finish" if begun else "did not start"
 		advice = next(
-			(text for pattern, text in ADVICE if re.search("(?im)" + pattern, words)),
+			(text for pattern, text in ADVICE.items() if re.search("(?im)" + pattern, words)),
 			"If it happens again, ask the user to run `codex exec hello`.",
 		)
 		text = f"Codex {what} the turn ({self.ending}): {words}\n{advice}"
