@@ -450,10 +450,8 @@ def read_message(value: Any) -> Optional[Message]:
 
 	None is one that nobody here waits for: a response, a notification without parameters.
 	"""
-	if isinstance(value, list):
-		raise invalid_request("batches are not supported; send each message by itself, on one line")
 	if not isinstance(value, dict):
-		raise invalid_request("a message is an object")
+		raise invalid_request("a message is an object; batches are not supported")
 	if "method" not in value and ("result" in value or "error" in value):
 		return None
 	if value.get("jsonrpc") != "2.0":
@@ -464,9 +462,9 @@ def read_message(value: Any) -> Optional[Message]:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	# [] is how some clients leave it out.
-	params = {} if value.get("params") == [] else object_param(value, "params")
-	return Message(value["method"], params, value.get("id"))
+	if value.get("params") == []:  # how some clients leave it out
+		value["params"] = {}
+	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
 
 # ---- platform: all that differs between POSIX and Windows ----
@@ -876,11 +874,10 @@ def decode_event(line: bytearray) -> Optional[Json]:
 	for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
 		try:
 			event = load_clean(text[start:])
-			break
 		except ValueError:
-			event = None
-	if text_in(event, "type") and not event["type"].startswith("run."):
-		return event
+			continue
+		if text_in(event, "type") and not event["type"].startswith("run."):
+			return event
 	return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
 
 
@@ -907,11 +904,11 @@ def item_progress(item: Json, finished: bool) -> str:
 		ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
 		current = min(len(steps) - len(ahead) + 1, len(steps))
 		return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
-	if kind == "reasoning":
-		return finished and "Thinking: " + text.strip().split("\n")[0].strip("*# ") or ""
-	if kind == "agent_message":
-		return finished and "Writing: " + text[:400] or ""
-	if finished or kind == "error":
+	if kind == "reasoning" and finished:
+		return "Thinking: " + text.strip().split("\n")[0].strip("*# ")
+	if kind == "agent_message" and finished:
+		return "Writing: " + text[:400]
+	if finished or kind in ("reasoning", "agent_message", "error"):
 		return ""
 	if kind == "mcp_tool_call":
 		return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
