@@ -34,7 +34,7 @@ fuzz: .venv/made ## random input; FUZZ="--cases N" for another number of cases
 soak: .venv/made ## five minutes of everything at once; SOAK="--seconds N" for another time
 	$(RUN) tests/soak.py $(SOAK)
 
-bench: .venv/made ## speed and memory, as ratios
+bench: .venv/made ## speed and memory, against floors; BENCH="--against FILE" measures another copy, too
 	$(RUN) tests/bench.py $(BENCH)
 
 clean:

@@ -160,7 +160,10 @@ def codex_options(text: str) -> Tuple[str, ...]:
 	"""Reads options of `codex exec`, quoted as in a shell."""
 	import shlex  # seldom needed
 
-	words = shlex.split(text)
+	try:
+		words = shlex.split(text)
+	except ValueError as error:  # an open quote, or a backslash at the end
+		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
 		raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")

@@ -3,15 +3,19 @@
 
 Each row alternates between the server and its floor, so that a busy machine slows both, and tells
 medians. The Codex of most rows is a shell script that answers at once: a slow one would hide what
-the server adds.
+the server adds. A floor is something that the server could reach: what it must do anyway, done by
+nothing else.
 
-    bench.py [--quick] [--program FILE] [ROW ...]
+    bench.py [--quick] [--program FILE] [--against FILE] [ROW ...]
+
+With --against, another copy of the server is measured side by side with the first.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import contextlib
+import functools
 import json
 import math
 import os
@@ -38,6 +42,7 @@ COMMAND = "/bin/bash -lc 'sed -n 1,80p src/main.py'"
 TEXT = (
     'if name == "main":\n\treturn path + "/größe"  # and so on, up to \\ and the end of the line\n'
 )
+PROC = os.path.exists("/proc/self/status")
 ROWS = ("start", "call", "real", "parallel", "queue", "long", "memory", "reply", "progress")
 
 
@@ -82,13 +87,15 @@ for _ in sys.stdin:
 class Server:
     """The server and one client, as bare as can be: what it measures is the server."""
 
-    def __init__(self, codex: str, stderr: Optional[int] = subprocess.DEVNULL, **env: str) -> None:
+    def __init__(
+        self, program: str, codex: str, stderr: Optional[int] = subprocess.DEVNULL
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, BENCH.program],
+            [sys.executable, program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=dict(os.environ, **dict(environment(codex, BENCH.home, BENCH.work), **env)),
+            env=dict(os.environ, **environment(codex, BENCH.home, BENCH.work)),
         )
         self.count = 0
         self.wait(
@@ -152,10 +159,22 @@ class Server:
         return memory(self.process.pid, key)
 
 
+@contextlib.contextmanager
+def servers(codex: str) -> Iterator[List[Server]]:
+    """A server for each of the programs."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Server(program, codex)) for program in BENCH.programs]
+
+
+def each(work: Callable[[Any], float], those: Sequence[Any]) -> List[Callable[[], float]]:
+    """The same work with each of those, such as servers or programs."""
+    return [functools.partial(work, one) for one in those]
+
+
 class Bench(NamedTuple):
     """Where all this happens, and how often."""
 
-    program: str
+    programs: List[str]
     root: str
     home: str
     work: str
@@ -248,6 +267,13 @@ def memory(pid: int, key: str) -> float:
         return next(int(line.split()[1]) for line in file if line.startswith(key + ":")) / 1024
 
 
+def processor_time(pid: int) -> float:
+    """The seconds that a process has worked, without its children."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def timed(work: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     work()
@@ -307,26 +333,39 @@ def spread(values: Sequence[float], unit: str = "s") -> str:
     return f"{median} ({low}-{high}) {unit}"
 
 
-def row(what: str, ours: str, floor: str, result: str, aim: str, met: bool) -> None:
-    print(
-        f"| {' | '.join((what, result, aim, 'yes' if met else '**no**', ours, floor))} |",
-        flush=True,
-    )
+def row(what: str, ours: Sequence[str], floor: str, results: Sequence[str], *aim: str) -> None:
+    """A row of the table; of `ours` and `results`, one for each program. `aim` is what, and met."""
+    columns = (what, *results, *(aim or ("-", "-")), *ours, floor)
+    print(f"| {' | '.join(columns)} |", flush=True)
+
+
+def missing(what: str, why: str) -> None:
+    row(what, ["-" for _ in BENCH.programs], why, ["not measured" for _ in BENCH.programs])
+
+
+def aimed(values: Sequence[float], aim: Optional[float], unit: str = "") -> Sequence[str]:
+    """The columns of an aim that the first program is to meet, none without one."""
+    met = "yes" if values[0] <= (aim or 0) else "**no**"
+    return () if aim is None else (f"at most {aim:g}{unit}", met)
 
 
 def ratio(
-    what: str, ours: Sequence[float], floor: Sequence[float], against: str, aim: float, *more: Any
+    what: str,
+    ours: Sequence[Sequence[float]],
+    floor: Sequence[float],
+    against: str,
+    aim: Optional[float] = None,
+    beside: str = "",
+    unit: str = "s",
 ) -> None:
-    """A row whose aim is a ratio of medians. `more` (name, values, ...) goes beside the floor."""
-    value = statistics.median(ours) / statistics.median(floor)
-    beside = "".join(f"; {name}: {spread(values)}" for name, values in zip(more[::2], more[1::2]))
+    """A row whose result is a ratio of medians. `ours` has the values of each program."""
+    values = [round(statistics.median(one) / statistics.median(floor), 2) for one in ours]
     row(
         what,
-        spread(ours),
-        f"{against}: {spread(floor)}{beside}",
-        f"{value:.2f}",
-        f"at most {aim:g}",
-        round(value, 2) <= aim,
+        [spread(one, unit) for one in ours],
+        f"{against}: {spread(floor, unit)}{beside}",
+        [f"{value:.2f}" for value in values],
+        *aimed(values, aim),
     )
 
 
@@ -345,90 +384,98 @@ def alternate(times: range, *works: Callable[[], float]) -> List[List[float]]:
 # --------------------------------------------------------------------------------------------------
 
 
-def imports() -> str:
-    """The import statement that loads what the program loads at its start."""
-    with open(BENCH.program, encoding="utf-8") as file:
-        nodes = ast.parse(file.read()).body
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
-    return "import " + ", ".join(sorted(set(names)))
+#: Runs the program up to its last line, and prints the modules that this has loaded.
+MODULES = """\
+import sys
+before = set(sys.modules)
+exec(compile(open(sys.argv[1], encoding="utf-8").read(), sys.argv[1], "exec"), {"__name__": "it"})
+print(*sorted(set(sys.modules) - before))
+"""
 
 
-def compiles() -> str:
-    """The same, and what Python does with a script at each start: it compiles it."""
-    return (
-        imports() + f"\ncompile(open({BENCH.program!r}, encoding='utf-8').read(), 'script', 'exec')"
+def floors() -> List[Tuple[str, str]]:
+    """What any server in one file with these imports does, by name: import them, compile itself."""
+    program = BENCH.programs[0]
+    loaded = subprocess.check_output([sys.executable, "-c", MODULES, program]).decode().split()
+    imports = "import " + ", ".join(loaded)
+    # In Python's own order: the imports reuse the memory that compiling has freed.
+    compiles = f"code = compile(open({program!r}, encoding='utf-8').read(), 'script', 'exec')"
+    return [
+        ("Python that imports the same", imports),
+        ("Python that compiles the file and imports the same", f"{compiles}\n{imports}"),
+    ]
+
+
+def start_python(code: str) -> Tuple[float, float]:
+    """Starts Python with `code`: the seconds until it has run, and the MB it takes then."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + "\nprint(flush=True)\ninput()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
+    process.stdout.readline()
+    took = time.perf_counter() - begin
+    value = memory(process.pid, "VmRSS") if PROC else 0
+    process.communicate(b"\n")
+    return took, value
 
 
 def measure_start() -> None:
-    def ours() -> float:
+    codex = BENCH.codex("quick")
+
+    def ours(program: str) -> float:
         begin = time.perf_counter()
-        with Server(BENCH.codex("quick")):
+        with Server(program, codex):
             return time.perf_counter() - begin
 
-    def python(code: str) -> Callable[[], float]:
-        return lambda: timed(
-            lambda: subprocess.call([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
-        )
-
-    started, bare, imported, compiled = alternate(
-        BENCH.times(15, 60), ours, python("pass"), python(imports()), python(compiles())
+    *started, imported, compiled = alternate(
+        BENCH.times(15, 60),
+        *each(ours, BENCH.programs),
+        *[lambda code=code: start_python(code)[0] for _, code in floors()],
     )
-    ratio(
-        "start until `initialize` is answered",
-        started,
-        bare,
-        "`python -c pass`",
-        1.6,
-        "with the same imports",
-        imported,
-        "and compiling the file",
-        compiled,
-    )
+    what = "start until `initialize` is answered"
+    for (against, _), floor, aim in zip(floors(), (imported, compiled), (None, 1.15)):
+        ratio(what, started, floor, against, aim)
 
 
 def measure_call() -> None:
     codex = BENCH.codex("quick")
-    with Server(codex) as server:
+    with servers(codex) as those:
         for what, session_id in (("new session", None), ("resumed", SESSION)):
             command = [codex] + arguments(session_id)
-            ours, floor = alternate(
+            *ours, floor = alternate(
                 BENCH.times(40, 200),
-                lambda: server.call(session_id),
+                *each(lambda server: server.call(session_id), those),
                 lambda: timed(lambda: spawn(command)),
             )
-            more = (statistics.median(ours) - statistics.median(floor)) * 1000
+            more = [1000 * (statistics.median(one) - statistics.median(floor)) for one in ours]
             row(
                 "one call, a Codex that answers at once, " + what,
-                spread(ours),
+                [spread(one) for one in ours],
                 "that Codex alone: " + spread(floor),
-                f"{more:.2f} ms more",
-                "at most 2 ms more",
-                more <= 2,
+                [f"{value:.2f} ms more" for value in more],
+                *aimed(more, 2, " ms more"),
             )
 
 
 def measure_real() -> None:
     what = "one call, the real Codex " + VERSION
-    codex, missing = real_codex()
-    if missing:
-        return row(what, "not measured", missing, "-", "at most 1.02", False)
+    codex, why = real_codex()
+    if why:
+        return missing(what, why)
     model = subprocess.Popen(
         [sys.executable, os.path.join(HERE, "loopback_model.py"), BENCH.home],
         stdout=subprocess.PIPE,
     )
     try:
         assert model.stdout.readline().startswith(b"http")
-        with Server(codex) as server:
-            ours, floor = alternate(
+        env = environment(codex, BENCH.home, BENCH.work)
+        with servers(codex) as those:
+            *ours, floor = alternate(
                 BENCH.times(5, 40),
-                server.call,
-                lambda: timed(
-                    lambda: spawn(
-                        [codex] + arguments(), **environment(codex, BENCH.home, BENCH.work)
-                    )
-                ),
+                *each(Server.call, those),
+                lambda: timed(lambda: spawn([codex] + arguments(), **env)),
             )
         ratio(what, ours, floor, "`codex exec --json`", 1.02)
     finally:
@@ -440,26 +487,23 @@ def measure_real() -> None:
 def measure_parallel() -> None:
     codex = BENCH.codex("half", "sleep 0.5")
 
-    def together(count: int) -> None:
-        ids = [server.start_call() for _ in range(count)]
-        server.wait(*ids)
+    def together(server: Server) -> float:
+        return timed(lambda: server.wait(*[server.start_call() for _ in range(count)]))
 
-    def directly(count: int) -> None:
-        workers = [
-            threading.Thread(target=spawn, args=([codex] + arguments(),)) for _ in range(count)
-        ]
+    def directly() -> None:
+        workers = [threading.Thread(target=spawn, args=([codex] + arguments(),)) for _ in range(16)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
 
-    with Server(codex) as server:
+    with servers(codex) as those:
         for count in (16, 64):
             rounds = math.ceil(count / 16)
-            ours, floor = alternate(
+            *ours, bare = alternate(
                 BENCH.times(3, 7),
-                lambda: timed(lambda: together(count)),
-                lambda: timed(lambda: [directly(16) for _ in range(rounds)]),
+                *each(together, those),
+                lambda: timed(lambda: [directly() for _ in range(rounds)]),
             )
             ratio(
                 f"{count} sessions at once, each a Codex of 0.5 s, 16 at a time",
@@ -467,27 +511,25 @@ def measure_parallel() -> None:
                 [rounds * 0.5],
                 "the ideal",
                 1.15,
-                "without a server",
-                floor,
+                "; without a server: " + spread(bare),
             )
 
 
 def measure_queue() -> None:
     codex = BENCH.codex("short", "sleep 0.15")
     command = [codex] + arguments(SESSION)
-    with Server(codex) as server:
-        ours, floor = alternate(
+
+    def queued(server: Server) -> float:
+        return timed(lambda: server.wait(*[server.start_call(SESSION) for _ in range(20)]))
+
+    with servers(codex) as those:
+        *ours, floor = alternate(
             BENCH.times(2, 5),
-            lambda: timed(lambda: server.wait(*[server.start_call(SESSION) for _ in range(20)])),
+            *each(queued, those),
             lambda: timed(lambda: [spawn(command) for _ in range(20)]),
         )
-    ratio(
-        "20 calls queued on one session, each a Codex of 0.15 s",
-        ours,
-        floor,
-        "one after the other",
-        1.05,
-    )
+    what = "20 calls queued on one session, each a Codex of 0.15 s"
+    ratio(what, ours, floor, "one after the other", 1.05)
 
 
 def megabytes() -> str:
@@ -496,91 +538,75 @@ def megabytes() -> str:
 
 def measure_long() -> None:
     path, codex = BENCH.long_turn()
-    with Server(codex) as server:
-        ours, floor, pipe = alternate(
+    with servers(codex) as those:
+        *ours, floor, pipe = alternate(
             BENCH.times(3, 7),
-            server.call,
+            *each(Server.call, those),
             lambda: float(subprocess.check_output([sys.executable, "-c", LOADS, path])),
             lambda: timed(lambda: read_through_pipe(path)),
         )
-    ratio(
-        "a turn of " + megabytes(),
-        ours,
-        floor,
-        "`json.loads` of each line",
-        1.0,
-        "the pipe alone",
-        pipe,
-    )
+    beside = "; the pipe alone: " + spread(pipe)
+    ratio("a turn of " + megabytes(), ours, floor, "`json.loads` of each line", 1.0, beside)
 
 
 def measure_memory() -> None:
-    if not os.path.exists("/proc/self/status"):
-        return row("memory", "not measured", "there is no /proc here", "-", "at most 1.15", False)
+    if not PROC:
+        return missing("memory", "there is no /proc here")
 
-    def idle() -> float:
-        with Server(BENCH.codex("quick")) as server:
+    def idle(program: str) -> float:
+        with Server(program, BENCH.codex("quick")) as server:
             server.wait(server.send("tools/list", {}))
             return server.memory("VmRSS")
 
-    def python(code: str) -> float:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code + "\nprint(flush=True)\ninput()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        process.stdout.readline()
-        value = memory(process.pid, "VmRSS")
-        process.communicate(b"\n")
-        return value
-
-    ours, bare, compiled = alternate(
-        BENCH.times(3, 11), idle, lambda: python(imports()), lambda: python(compiles())
+    *ours, imported, compiled = alternate(
+        BENCH.times(3, 11),
+        *each(idle, BENCH.programs),
+        *[lambda code=code: start_python(code)[1] for _, code in floors()],
     )
-    value = statistics.median(ours) / statistics.median(bare)
-    row(
-        "memory, idle",
-        spread(ours, "MB"),
-        f"Python with the same imports: {spread(bare, 'MB')}; "
-        f"and the file compiled: {spread(compiled, 'MB')}",
-        f"{value:.2f}",
-        "at most 1.15",
-        round(value, 2) <= 1.15,
-    )
+    for (against, _), floor, aim in zip(floors(), (imported, compiled), (None, 1.15)):
+        ratio("memory, idle", ours, floor, against, aim, unit="MB")
 
-    with Server(BENCH.codex("quick")) as server:
-        for _ in range(100):
-            server.call()
-        before, calls = server.memory("VmRSS"), 200 if BENCH.quick else 1000
-        for number in range(calls):
-            server.call(SESSION if number % 2 else None)
-        after = server.memory("VmRSS")
-    row(
-        f"memory, after {calls} calls more",
-        f"{after:.1f} MB",
-        f"after the first 100: {before:.1f} MB",
-        f"{after - before:+.2f} MB",
-        "flat",
-        after - before < 0.5,
-    )
+    calls = 200 if BENCH.quick else 1000
+    with servers(BENCH.codex("quick")) as those:
+        pairs = [after_calls(server, calls) for server in those]
+    more_memory(f"memory, after {calls} calls more", "after the first 100", pairs, 0.5)
 
-    path, codex = BENCH.long_turn()
-    with Server(codex) as server:
-        before = server.memory("VmRSS")
-        try:
-            with open(f"/proc/{server.process.pid}/clear_refs", "w") as file:
-                file.write("5")  # the peak begins anew: that of the start is not the turn's
-        except OSError:
-            pass  # then it is counted in
+    with servers(BENCH.long_turn()[1]) as those:
+        pairs = [in_a_long_turn(server) for server in those]
+    more_memory("memory, peak in a turn of " + megabytes(), "idle", pairs, 16)
+
+
+def after_calls(server: Server, calls: int) -> Tuple[float, float]:
+    """The memory after 100 calls, and after so many more."""
+    for _ in range(100):
         server.call()
-        peak = server.memory("VmHWM")
+    before = server.memory("VmRSS")
+    for number in range(calls):
+        server.call(SESSION if number % 2 else None)
+    return before, server.memory("VmRSS")
+
+
+def in_a_long_turn(server: Server) -> Tuple[float, float]:
+    """The memory before a long turn, and its peak there."""
+    before = server.memory("VmRSS")
+    try:
+        with open(f"/proc/{server.process.pid}/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew: that of the start is not the turn's
+    except OSError:
+        pass  # then it is counted in
+    server.call()
+    return before, server.memory("VmHWM")
+
+
+def more_memory(what: str, against: str, pairs: List[Tuple[float, float]], aim: float) -> None:
+    """A row whose results are differences."""
+    more = [after - before for before, after in pairs]
     row(
-        "memory, peak in a turn of " + megabytes(),
-        f"{peak:.1f} MB",
-        f"idle: {before:.1f} MB",
-        f"{peak - before:.1f} MB more",
-        "at most 16 MB more",
-        peak - before <= 16,
+        what,
+        [f"{after:.1f} MB" for _, after in pairs],
+        against + ": " + "; ".join(f"{before:.1f} MB" for before, _ in pairs),
+        [f"{value:.2f} MB more" for value in more],
+        *aimed(more, aim, " MB more"),
     )
 
 
@@ -612,24 +638,45 @@ def measure_reply() -> None:
         return took
 
     try:
-        with Server(codex) as server:
-            ours, theirs = alternate(BENCH.times(5, 25), server.call, floor)
-            (answer,) = server.wait(server.start_call())
-            assert json.loads(answer)["result"]["structuredContent"]["reply"] == text
+        with servers(codex) as those:
+            *ours, theirs = alternate(BENCH.times(5, 25), *each(Server.call, those), floor)
+            for server in those:
+                (answer,) = server.wait(server.start_call())
+                assert json.loads(answer)["result"]["structuredContent"]["reply"] == text
     finally:
         relay.communicate()
     ratio("a reply of 10 MB", ours, theirs, "reading it and writing it, once", 3)
 
 
 def measure_progress() -> None:
+    if not PROC:
+        return missing("progress and log", "there is no /proc here")
     codex = BENCH.long_turn()[1]
-    with Server(codex, stderr=subprocess.PIPE) as loud, Server(codex) as quiet:
-        reader = threading.Thread(target=loud.process.stderr.read, daemon=True)
-        reader.start()
-        on, off = alternate(BENCH.times(3, 7), lambda: loud.call(token=1), quiet.call)
-    reader.join(5)
-    loud.process.stderr.close()
-    ratio("progress and log, in a turn of " + megabytes(), on, off, "without", 1.1)
+
+    def spent(server: Server, token: Optional[int]) -> float:
+        """Processor time: an answer waits until half a second after the last progress."""
+        before = processor_time(server.process.pid)
+        server.call(token=token)
+        return processor_time(server.process.pid) - before
+
+    values = []
+    for program in BENCH.programs:
+        with Server(program, codex, subprocess.PIPE) as loud, Server(program, codex) as quiet:
+            reader = threading.Thread(target=loud.process.stderr.read, daemon=True)
+            reader.start()
+            values.append(
+                alternate(BENCH.times(3, 7), lambda: spent(loud, 1), lambda: spent(quiet, None))
+            )
+        reader.join(5)
+        loud.process.stderr.close()
+    results = [statistics.median(on) / statistics.median(off) for on, off in values]
+    row(
+        f"progress and log, in a turn of {megabytes()}, processor time",
+        [spread(on) for on, _ in values],
+        "without: " + "; ".join(spread(off) for _, off in values),
+        [f"{value:.2f}" for value in results],
+        *aimed(results, 1.1),
+    )
 
 
 def main() -> int:
@@ -639,6 +686,7 @@ def main() -> int:
         "--quick", action="store_true", help="fewer rounds, and long turns of 40 MB"
     )
     parser.add_argument("--program", default=PROGRAM, help="another copy of the server")
+    parser.add_argument("--against", help="a copy of the server to compare it with, side by side")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="some of: " + " ".join(ROWS))
     options = parser.parse_args()
     if set(options.rows) - set(ROWS):
@@ -646,7 +694,7 @@ def main() -> int:
     root = tempfile.mkdtemp(prefix="codex-persistent-mcp-bench-")
     try:
         BENCH = Bench(
-            os.path.abspath(options.program),
+            [os.path.abspath(one) for one in (options.program, options.against) if one],
             root,
             os.path.join(root, "home"),
             os.path.join(root, "work"),
@@ -661,7 +709,9 @@ def main() -> int:
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
             f"{os.cpu_count()} processors, {load}; medians, in brackets the middle half\n"
         )
-        print("| what | result | aim | met | ours | against |\n|---|---|---|---|---|---|")
+        other = ["other's"] if options.against else []
+        head = ["what", "result", *other, "aim", "met", "ours", *other, "against"]
+        print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
         for name in ROWS:
             if not options.rows or name in options.rows:
                 globals()["measure_" + name]()

@@ -91,6 +91,21 @@ def test_all_bad_values_are_named_at_once(bench: Bench) -> None:
     assert all(name in text for name in NAMES[3:])
 
 
+@pytest.mark.parametrize(
+    "text, wrong",
+    [
+        ("-c 'features.web=false", "no closing quotation"),
+        ('--profile "mine', "no closing quotation"),
+        ("--profile mine\\", "no escaped character"),
+    ],
+)
+def test_options_with_an_open_quote_are_refused_in_words_that_say_so(text: str, wrong: str) -> None:
+    (problem,) = read_settings({"CODEX_MCP_CODEX_ARGS": text}).problems
+    assert problem == (
+        f"CODEX_MCP_CODEX_ARGS is {text!r}; it takes options quoted as in a shell, but has {wrong}"
+    )
+
+
 def test_an_empty_value_counts_as_not_set(bench: Bench, tmp_path: Any) -> None:
     place_codex(str(tmp_path))
     client = bench.start(

@@ -2,6 +2,9 @@
 
 The run is whole: Codex's Node shim, its native binary, and a shell command of its, in the sandbox
 (where Codex gives it a POSIX session of its own) and without one.
+
+For a command that may write, the sandbox puts empty folders in the way of some that must not
+appear, and takes them away after the command. A sandbox that is killed does not.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import os
 import re
 import signal
 import time
-from typing import List
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -29,6 +32,8 @@ ENDINGS = {
     "SIGKILL to the server alone": ["SIGKILL"],
     "a crash of the interpreter": ["SIGSEGV"],
 }
+#: What the sandbox puts into each folder that a command may write in: Codex 0.169.0.
+PLACEHOLDERS = {".agents", ".aws", ".codex", ".git"}
 #: Seconds that the issue allows, and what a loaded machine gets on top.
 GONE, LEFT, SLACK = 2.0, 0.5, 1.0
 
@@ -45,9 +50,11 @@ def end(client: Client, steps: List[object]) -> None:
 
 def run_with_a_command(
     real: Real, client: Client, sandbox: str, command: str = "sleep 302"
-) -> List[Process]:
-    """Starts a turn, waits until all sleeps of its command run; returns the run's processes."""
-    client.start_call(CHAT, {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t")
+) -> Tuple[Any, List[Process]]:
+    """Starts a turn, waits until all sleeps of its command run; returns the request's id and the
+    run's processes.
+    """
+    id = client.start_call(CHAT, {"prompt": "MODEL:RUN " + command, "sandbox": sandbox}, token="t")
     wait(
         lambda: (
             len([p for p in real.processes() if p.command == "sleep 302"]) == command.count("sleep")
@@ -59,14 +66,14 @@ def run_with_a_command(
     assert any(c.startswith("node ") for c in commands) and any(
         "/vendor/" in c for c in commands
     ), commands
-    return members
+    return id, members
 
 
 @pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
 @pytest.mark.parametrize("ending", list(ENDINGS))
 def test_nothing_of_a_run_is_left(real: Real, ending: str, sandbox: str) -> None:
     client = real.start(env={"CODEX_MCP_SANDBOX": sandbox})
-    members = run_with_a_command(real, client, sandbox)
+    _, members = run_with_a_command(real, client, sandbox)
     told = " ".join(p["message"] for p in client.progress("t"))
     session = re.search(r"codex resume ([0-9a-f-]{36})", told).group(1)
     steps = ENDINGS[ending]
@@ -100,7 +107,7 @@ def test_a_command_that_ignores_signals_goes_too(
     real: Real, command: str, ending: str, sandbox: str
 ) -> None:
     client = real.start(env={"CODEX_MCP_SANDBOX": sandbox})
-    members = run_with_a_command(real, client, sandbox, command)
+    _, members = run_with_a_command(real, client, sandbox, command)
     end(client, ENDINGS[ending])
     client.process.wait(GONE + SLACK)
     wait(
@@ -108,3 +115,28 @@ def test_a_command_that_ignores_signals_goes_too(
         lambda: f"end of {[p[:5] for p in still_there(members)]}",
         GONE + SLACK,
     )
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["cancelled", "end of input", "as Claude Code ends it", "SIGKILL to the server alone"],
+)
+def test_a_stopped_turn_that_may_write_leaves_no_empty_folders(newest: Real, ending: str) -> None:
+    temporary = os.path.join(newest.root, "tmp")  # a folder to write in, too; /tmp is everybody's
+    os.mkdir(temporary)
+    client = newest.start(env={"TMPDIR": temporary})
+    id, members = run_with_a_command(newest, client, "workspace-write")
+    folders = [newest.work, temporary]
+    for folder in folders:
+        assert PLACEHOLDERS <= set(os.listdir(folder)), "with this Codex, the test shows nothing"
+    if ending == "cancelled":
+        client.notify("notifications/cancelled", {"requestId": id})
+    else:
+        end(client, ENDINGS[ending])
+    wait(
+        lambda: not still_there(members),
+        lambda: f"end of {[p[:5] for p in still_there(members)]}",
+        GONE + SLACK,
+    )
+    left = {folder: PLACEHOLDERS & set(os.listdir(folder)) for folder in folders}
+    assert left == dict.fromkeys(folders, set())
