@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
+import fake_store as store
 from client import Client, session_of, text_of
 from tools import CHAT
 
@@ -402,15 +403,9 @@ def test_a_fifo_in_the_lock_s_place_does_not_hang_the_call(bench: Any) -> None:
 
 def held_open(bench: Any, session: str) -> Any:
     """Holds the writer lock of a session, as `codex resume` in a terminal does."""
-    import fcntl
-
-    for root, _, names in os.walk(os.path.join(bench.home, "sessions")):
-        for name in names:
-            if session in name:
-                file = open(os.path.join(root, name), "a")
-                fcntl.flock(file, fcntl.LOCK_EX)
-                return file
-    raise AssertionError("no session file")
+    lock = store.hold(bench.home, session)
+    assert lock, "the session is held already"
+    return lock
 
 
 def test_a_session_open_elsewhere_is_tried_again_until_it_is_free(bench: Any) -> None:
