@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from client import BOUND, HERE, PROGRAM, Client
+from fake_store import FOLDERS
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 
@@ -69,6 +70,10 @@ class Bench:
         """How the fake app-server misbehaves from now on; see fake_index.py."""
         with open(os.path.join(self.notes, "index-do"), "w", encoding="utf-8") as file:
             file.write(told)
+
+    def left(self, home: str = "") -> List[str]:
+        """What there is in a Codex home that is not Codex's own."""
+        return sorted(set(os.listdir(home or self.home)) - set(FOLDERS))
 
     def _noted(self, name: str) -> List[Dict[str, Any]]:
         path = os.path.join(self.notes, name)

@@ -108,6 +108,14 @@ def note(**what: Any) -> None:
     os.close(fd)
 
 
+def swallow() -> NoReturn:
+    """Reads, and says nothing any more."""
+    sys.stdin.buffer.read()
+    if trouble("end")[0] == "ignore":
+        linger()
+    os._exit(0)
+
+
 def linger() -> NoReturn:
     """Does nothing any more, neither at the end of the input."""
     time.sleep(BOUND)
@@ -352,7 +360,8 @@ def turn_of(turn: Json, view: str) -> Json:
         plain = [n for n in numbers if turn["says"][n]["phase"] is None]
         numbers = final[:1] or plain[-1:]
     if view != "notLoaded" or not new:
-        items = [user_item(turn, new)] + [agent_item(turn, n, new) for n in numbers]
+        items = [user_item(turn, new)] if turn["text"] else []
+        items += [agent_item(turn, n, new) for n in numbers]
     wire: Json = {"id": turn["turn"]}
     if VERSION >= (0, 160):
         wire["rootTurnId"] = turn["turn"]
@@ -641,8 +650,7 @@ class Conversation:
     def _mishap(self, what: str, argument: str) -> None:
         """Something goes wrong where nothing is to be answered."""
         if what == "silent":
-            sys.stdin.buffer.read()
-            os._exit(0)
+            swallow()
         spoiled(what, argument, {"id": 0, "result": {}}, "")
 
     def _result(self, method: str, params: Json, what: str) -> Json:
@@ -679,8 +687,7 @@ def main(arguments: List[str]) -> None:
     if what.startswith("child"):
         grandchild(what == "child-detached")
     elif what == "silent":
-        sys.stdin.buffer.read()
-        os._exit(0)
+        swallow()
     elif what:
         spoiled(what, argument, {"id": 0, "result": {}}, "")
     conversation = Conversation()

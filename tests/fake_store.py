@@ -22,6 +22,8 @@ from typing import Any, Callable, Dict, IO, List, Optional
 #: Seconds after which a wait in here ends by itself, so that nothing stays.
 BOUND = 60.0
 INDEXED = "fake_state"
+#: The folders in a Codex home that are Codex's, not the server's.
+FOLDERS = ("sessions", "archived_sessions", "thread-writer-locks", INDEXED)
 
 
 # -- the files -------------------------------------------------------------------------------------
@@ -77,7 +79,8 @@ def add(home: str, id: str, kind: str, **more: Any) -> None:
     """Notes something of a session, with the time. A signal handler may do it.
 
     `meta` (cwd, source, version, provider, forked_from), `name` (name), `turn` (turn, client_id,
-    text), `say` (text, phase), `end` (status, error).
+    text), `message` (client_id, text: for a turn that began without), `say` (text, phase), `end`
+    (status, error).
     """
     line = json.dumps(dict({"kind": kind, "at": time.time()}, **more)).encode() + b"\n"
     os.makedirs(os.path.join(home, INDEXED), exist_ok=True)
@@ -112,6 +115,8 @@ class Indexed:
             self.name = line["name"]
         elif kind == "turn":
             self.turns.append(dict(line, says=[], status="interrupted", error=None, ended=None))
+        elif self.turns and kind == "message":
+            self.turns[-1].update(text=line["text"], client_id=line["client_id"])
         elif self.turns and kind == "say":
             self.turns[-1]["says"].append(line)
         elif self.turns and kind == "end" and self.turns[-1]["ended"] is None:
@@ -249,6 +254,7 @@ class Holder:
         nobody      takes no message                forgets    takes it, and no turn ever appears
         endless     the turn never ends             other      another message's turn appears
         anonymous   the turn has no clientId        mute       the turn ends without an answer
+        bare        the turn shows for half a second without its message (the real one: briefly)
         other-reply another turn with an answer ends after it; its own never does
 
     `taken` has what it took, in order.
@@ -307,7 +313,12 @@ class Holder:
             self._run("somebody else's\nFAKE:say NOT FOR YOU", "another-id")
 
     def _run(self, text: str, client_id: Optional[str]) -> None:
-        begin_turn(self.home, self.session_id, text, client_id)
+        if self.mode == "bare":
+            add(self.home, self.session_id, "turn", turn=str(uuid.uuid4()), text="", client_id=None)
+            self._left.wait(0.5)
+            add(self.home, self.session_id, "message", text=text, client_id=client_id)
+        else:
+            begin_turn(self.home, self.session_id, text, client_id)
         steps = re.findall(r"^FAKE:([a-z-]+) ?(.*)$", text, re.MULTILINE)
         ours = client_id not in (None, "another-id") or self.mode == "anonymous"
         if ours and self.mode == "other-reply":
@@ -330,6 +341,6 @@ class Holder:
                 while more not in self.opened and time.monotonic() < end:
                     if self._left.wait(0.005):
                         return
-            else:
+            elif name not in ("session", "started", "completed"):  # those of `codex exec` alone
                 raise AssertionError("unknown step " + name)
         add(self.home, self.session_id, "end", status=status, error=error)
