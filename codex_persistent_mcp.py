@@ -88,6 +88,7 @@ STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
 ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
+GRACE = 3.0  # for whoever has a session open only for a moment
 TAKE = 45.0  # for whoever has a session open to take a queued message
 LOOK = 1.0  # between two looks at a queued message
 
@@ -1802,10 +1803,11 @@ class LiveRun(AppServer, Run):
 			rules = allow_rules(self._home, text_in(session, "cwd") or self._options.cwd)
 			found = next((f"a rule in {path} that lifts the sandbox" for path in rules), "")
 		if found:
-			raise self._refuse(found)
+			raise self.refuse(found)
 		return sandbox
 
-	def _refuse(self, found: str) -> RunFailure:
+	def refuse(self, found: str) -> RunFailure:
+		"""What a call is told that must not have the rights that were `found`."""
 		return RunFailure(
 			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
 			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
@@ -1937,8 +1939,6 @@ class QueueRun(LiveRun):
 		return self._pipes
 
 	def _join(self) -> Events:
-		if self._options.sandbox in PROFILES:
-			raise self._refuse("rights that cannot be seen from here")
 		yield from self.greet()
 		yield from self._look()
 		if self._active and not self._certain:
@@ -2036,7 +2036,12 @@ class Codex:
 		command = [codex, *exec_arguments(options, settings.codex_args, rights)]
 		yield CodexRun(command, cwd, prompt.encode("utf-8"), watch)
 		if options.session_id:
-			yield LiveRun(home, options, prompt)
+			live = LiveRun(home, options, prompt)
+			yield live
+			if options.sandbox in PROFILES:
+				raise live.refuse("rights that cannot be seen from here")
+			if 0 <= waited < GRACE:
+				return  # it may be a `codex exec`, which is soon over
 			version = self.version(codex)
 			freed = "at once" if version < (0, 157) else "within a minute"
 			failure = RunFailure(
@@ -2646,7 +2651,7 @@ class ToolRunner:
 					self._processes.wait(
 						"", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)"
 					)
-					waited = monotonic() - (since or monotonic()) if taken else -1.0
+					waited = (monotonic() - since if since else 0.0) if taken else -1.0
 					for run in self._codex.runs(options, call.prompt, waited):
 						try:
 							return self._drive(run, call, options)

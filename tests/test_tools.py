@@ -54,7 +54,7 @@ def test_a_tool_that_runs_a_turn_has_the_timeout_and_the_result_that_are_promise
         output = tools[name]["outputSchema"]
         always = {"session_id", TOOLS[name].text, "resume_command"}
         verdict = {"verdict"} if name in GUARDS else set()
-        assert set(output["properties"]) == always | verdict | {"usage", "warnings"}
+        assert set(output["properties"]) == always | verdict | {"usage", "warnings", "forked_from"}
         assert set(output["required"]) == always
         timeout = tools[name]["inputSchema"]["properties"]["timeout_ms"]
         bounds = (timeout["type"], timeout["minimum"], timeout["maximum"])
@@ -454,6 +454,7 @@ ARGUMENTS = {
     "timeout_ms": mostly(
         st.one_of(st.integers(990, 1010), st.integers(7199999, 7200001), st.just(2000.0))
     ),
+    "fork": mostly(st.sampled_from([False, "false", "False", 0, "yes", 2, 0.5])),
     "unknown": ANYTHING,
     "Prompt": ANYTHING,
 }
@@ -469,6 +470,8 @@ def acceptable(name: str, value: Any, required: bool) -> bool:
         except (ValueError, TypeError):
             return False
         return not isinstance(value, bool) and number % 1 == 0 and 1000 <= number <= 7200000
+    if name == "fork":
+        return str(value).lower() in ("false", "0")
     if not isinstance(value, str) or not value.strip():
         return False
     text = value.strip()
