@@ -1751,8 +1751,8 @@ class LiveRun(AppServer, Run):
 		if self._sent is Sent.NOTHING:
 			return SessionBusy("Codex's app-server could not be used: " + why)
 		return RunFailure(
-			f"{THERE}, and Codex's app-server failed: {why}. {self._sent.value}: look at the "
-			"session before you repeat the message."
+			f"{THERE}, and no answer came from there (Codex's app-server: {why}). "
+			f"{self._sent.value}: look at the session before you repeat the message."
 		)
 
 	def _ask(self, method: str, **params: Any) -> Asking:
