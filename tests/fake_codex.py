@@ -117,10 +117,16 @@ class Session:
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         self.file = open(self.path, "a+", encoding="utf-8", errors="replace")
         if not OLD:
-            import fcntl
-
             try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.name == "nt":
+                    import msvcrt
+
+                    self.file.seek(1 << 30)  # beyond what is read
+                    msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
+                else:
+                    import fcntl
+
+                    fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 text = f"thread {self.id} already has an active writer"
                 error(
@@ -155,7 +161,7 @@ def hang() -> NoReturn:
 def grandchild(detached: bool) -> None:
     """A child that keeps stdout and stderr open for two minutes, in the group or out of it."""
     child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
+        [sys.executable, "-c", "import time; time.sleep(120)", NOTES], start_new_session=detached
     )
     with open(os.path.join(NOTES, "grandchildren"), "a") as file:
         file.write(f"{child.pid}\n")
@@ -209,8 +215,9 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "sleep":
         time.sleep(float(text))
     elif name == "stubborn":
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
+        for one in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, one):
+                signal.signal(getattr(signal, one), signal.SIG_IGN)
     elif (
         name == "polite"
     ):  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
@@ -317,7 +324,9 @@ def mcp_child(program: str) -> str:
         "method": "tools/call",
         "params": {"name": CHAT, "arguments": {"prompt": "from inside"}},
     }
-    environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
+    kept = ("HOME", "PATH", "SYSTEMROOT", "FAKE_CODEX_DIR", "CODEX_HOME", "CODEX_BIN")
+    kept = kept if os.name == "nt" else ("HOME", "PATH")
+    environment = {key: os.environ[key] for key in kept if key in os.environ}
     child = subprocess.run(
         [sys.executable, program],
         input=json.dumps(call).encode() + b"\n",
@@ -325,7 +334,7 @@ def mcp_child(program: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        preexec_fn=os.setpgrp,
+        preexec_fn=getattr(os, "setpgrp", None),
     )  # noqa: PLW1509 (no threads here)
     return child.stdout.decode()
 
