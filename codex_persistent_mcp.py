@@ -474,9 +474,7 @@ def read_message(value: Any) -> Message | None:
 # ---- platform: all that differs between POSIX and Windows ----
 
 WINDOWS = os.name == "nt"
-if sys.platform == "win32":  # said so that mypy follows
-	import msvcrt
-else:
+if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
 #: A name and a value in the environment of a process and of all that it starts, to know them by.
@@ -518,34 +516,99 @@ def watch_pipe() -> int | None:
 	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
+def windows(function: str, *arguments: Any) -> int:
+	"""What a function of Windows returns. Raises OSError if that is 0."""
+	import ctypes  # for Windows alone
+
+	assert sys.platform == "win32"
+	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
+	ctypes.set_last_error(0)
+	# A handle is as wide as a pointer.
+	found = call(*(ctypes.c_void_p(one) if isinstance(one, int) else one for one in arguments))
+	if not found:
+		raise ctypes.WinError(ctypes.get_last_error())
+	return found
+
+
+def new_object(create: str, *arguments: Any) -> int:
+	"""The handle of a new named object of Windows; 0 if there is one of that name."""
+	import ctypes
+
+	assert sys.platform == "win32"
+	try:
+		handle = windows(create, None, *arguments)
+	except PermissionError:
+		return 0  # another user's
+	if ctypes.get_last_error() != 183:  # ERROR_ALREADY_EXISTS
+		return handle
+	windows("CloseHandle", handle)
+	return 0
+
+
+#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
+#: has the first free name, so that a server in there can find out where it is.
+JOBS: dict[int, int] = {}
+JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
+
+
+def limit_job(job: int, flags: int) -> None:
+	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
+	import struct
+
+	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
+	windows("SetInformationJobObject", job, 9, limits, len(limits))
+
+
+def begin_job(process: Any) -> None:
+	"""Puts a process that was started suspended into a job of its own, and lets it run."""
+	import ctypes
+
+	assert sys.platform == "win32"
+	job = next(filter(None, (new_object("CreateJobObjectW", name) for name in JOB_NAMES)))
+	JOBS[process.pid] = job
+	limit_job(job, 0x2000)
+	handle = int(process._handle)
+	windows("AssignProcessToJobObject", job, handle)
+	if ctypes.WinDLL("ntdll").NtResumeProcess(ctypes.c_void_p(handle)):
+		raise OSError("the process cannot be resumed")
+
+
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
 	import subprocess  # a quarter of the server's time to start, and not needed then
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
-		options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
+		options["creationflags"] = 0x08000204
 	elif watch:
 		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
+	if command[0].lower().endswith((".cmd", ".bat")):
+		for word in command:  # Python quotes for programs, and cmd.exe reads it otherwise
+			if re.search(r"[&|<>^%!\r\n]", word):
+				raise ValueError(f"as a .cmd it cannot be given {word!r}")
 	pipe = subprocess.PIPE
-	return subprocess.Popen(
+	process = subprocess.Popen(
 		command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options
 	)
+	if WINDOWS:
+		try:
+			begin_job(process)
+		except BaseException:
+			with process:
+				process.kill()
+			sweep(process.pid)
+			raise
+	return process
 
 
 def signal_group(pid: int, name: str) -> None:
-	"""Signals the group that `pid` leads; on Windows any signal ends the tree."""
+	"""Signals the group that `pid` leads; on Windows any signal ends it."""
 	try:
 		if WINDOWS:
-			import subprocess
-
-			subprocess.run(
-				["taskkill", "/T", "/F", "/PID", str(pid)],
-				stdin=subprocess.DEVNULL,
-				capture_output=True,
-			)
+			windows("TerminateJobObject", JOBS[pid], 1)
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
@@ -569,18 +632,31 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 	return found
 
 
-def sweep(group: int) -> None:
-	"""Ends what is left of a group. Reaps what a container's first process inherits."""
+def sweep(group: int, strays: bool = True) -> None:
+	"""Ends what is left of a group. Reaps what a container's first process inherits.
+
+	On Windows nothing leaves its group, so without `strays` what is left may stay.
+	"""
+	if WINDOWS and group in JOBS:
+		if strays:
+			signal_group(group, "SIGKILL")
+		else:
+			limit_job(JOBS[group], 0)
+		windows("CloseHandle", JOBS.pop(group))
+	if WINDOWS:
+		return
 	signal_group(group, "SIGKILL")
 	try:
-		while not WINDOWS:
+		while True:
 			os.waitpid(-group, 0)
 	except ChildProcessError:
 		pass
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows a socket to which a worker copies it."""
+	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
+	closing a pipe waits for a read, and that for whoever holds the other end.
+	"""
 	if not WINDOWS:
 		return pipe
 	import socket
@@ -588,7 +664,7 @@ def selectable(pipe: Any) -> Any:
 	near, far = socket.socketpair()
 
 	def copy() -> None:
-		with far:
+		with far, pipe:
 			try:
 				for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
 					far.sendall(chunk)
@@ -596,7 +672,8 @@ def selectable(pipe: Any) -> Any:
 				pass
 
 	threading.Thread(target=copy, daemon=True).start()
-	return near.makefile("rb", 0)
+	with near:
+		return near.makefile("rb", 0)
 
 
 def poll(fd: int, events: int) -> int:
@@ -610,21 +687,27 @@ def poll(fd: int, events: int) -> int:
 
 #: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
 F_OFD_SETLK = 37
+#: Windows' locks, named objects instead of bytes: their handles by byte.
+LOCKS: dict[int, int] = {}
 
 
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
+	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
+	that it was lent to are; else until this one is.
 	"""
 	import errno
 	import struct
 
 	try:
 		if sys.platform == "win32":
-			os.lseek(fd, byte, os.SEEK_SET)
-			msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
-			return True
+			if not take:
+				return byte not in LOCKS or bool(windows("CloseHandle", LOCKS.pop(byte)))
+			handle = new_object("CreateEventW", 0, 0, f"Global\\{NAME}-lock-{byte}")
+			if handle:
+				LOCKS[byte] = handle
+			return bool(handle)
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
 			try:
@@ -650,13 +733,45 @@ def is_free(path: str) -> bool:
 		return False
 
 
+def lend_lock(byte: int, pid: int) -> None:
+	"""On Windows, makes a lock last until that process is gone, too."""
+	if WINDOWS and byte in LOCKS:
+		try:
+			process = windows("OpenProcess", 0x40, 0, pid)  # PROCESS_DUP_HANDLE
+			try:
+				windows("DuplicateHandle", -1, LOCKS[byte], process, None, 0, 0, 2)
+			finally:
+				windows("CloseHandle", process)
+		except OSError:
+			pass  # it is gone already
+
+
+def in_job(name: str) -> bool:
+	"""Whether this process is in the job of that name."""
+	import ctypes
+
+	found = ctypes.c_int()
+	try:
+		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
+		try:
+			windows("IsProcessInJob", -1, job, ctypes.byref(found))
+		finally:
+			windows("CloseHandle", job)
+	except OSError:
+		pass  # there is none, or not this user's
+	return bool(found)
+
+
 def inside(marker: str) -> bool:
 	"""Whether a process with `marker` in its environment is above this one.
 
-	It may have stripped this one's, but leaves it in its POSIX session, which it leads.
+	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
+	leads.
 	"""
-	if WINDOWS or os.environ.get(marker):
-		return bool(os.environ.get(marker))
+	if os.environ.get(marker):
+		return True
+	if WINDOWS:
+		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
 	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
@@ -675,12 +790,26 @@ def inside(marker: str) -> bool:
 		return False
 
 
+#: On Windows, held while a line goes out.
+LOGGING = threading.Lock()
+
+
 def log(text: str) -> None:
 	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
+
+	def write() -> None:
+		with LOGGING:
+			os.write(2, line)
+
 	try:
-		if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
-			os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
-	except OSError:
+		if not WINDOWS:
+			if poll(2, select.POLLOUT) & select.POLLOUT:
+				os.write(2, line)
+		elif LOGGING.acquire(timeout=TICK):  # no pipe there tells whether a write would wait
+			LOGGING.release()
+			threading.Thread(target=write, daemon=True).start()
+	except (OSError, RuntimeError):
 		pass
 
 
@@ -1129,12 +1258,19 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises RunFailure."""
-	import shutil
+	"""The executable that CODEX_BIN stands for. Raises RunFailure.
 
-	found = shutil.which(name)
-	if found:
-		return os.path.abspath(found)
+	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
+	"""
+	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
+	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
+		endings = [""]
+	folders = [""] if os.path.dirname(name) else filter(os.path.isabs, os.get_exec_path())
+	for folder in folders:
+		for ending in endings:
+			path = os.path.abspath(os.path.join(folder, name + ending))
+			if os.path.isfile(path) and os.access(path, os.X_OK):
+				return path
 	state = (
 		"is not on this server's PATH"
 		if not os.path.dirname(name)
@@ -1181,6 +1317,8 @@ class Run:
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
+	#: Of its process, once it has one.
+	pid: int | None = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
@@ -1195,12 +1333,14 @@ class Run:
 		return None
 
 
-def here(other: str) -> str:
-	"""The server's own directory, or `other` if it is gone."""
+def start_directory(codex: str) -> str:
+	"""Where to start Codex: a version manager may find another one outside the server's own."""
+	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
+		return os.path.dirname(codex)
 	try:
 		return os.getcwd()
 	except OSError:
-		return other
+		return os.sep  # it is gone
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
@@ -1224,18 +1364,20 @@ class CodexRun(Run):
 		self._open = not prompt  # whether more is to be written later
 		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
 		self._stderr = bytearray()
+		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
 
 	def events(self) -> Events:
 		import selectors
 
 		try:
-			# In the server's own directory: a version manager may find another Codex elsewhere.
-			process = spawn(self._command, here(self._cwd), self._mark, self._watch)
+			cwd = start_directory(self._command[0])
+			process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			raise RunFailure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
 				f"{error}. Check whether it can in a terminal."
 			) from None
+		self.pid = process.pid
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1255,7 +1397,9 @@ class CodexRun(Run):
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
 		for source in reading:
 			selector.register(source, EVENT_READ)
-		if not WINDOWS:
+		if WINDOWS:
+			self._pipes = [*reading]
+		else:
 			os.set_blocking(process.stdin.fileno(), False)
 		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
 		while True:
@@ -1345,29 +1489,35 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and monotonic() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group)  # the watcher, too, so not before: this server may be gone by now
+		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
-		for pipe in (process.stdin, process.stdout, process.stderr):
+		for pipe in self._pipes or (process.stdin, process.stdout, process.stderr):
 			pipe.close()
 
 
 def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	"""Whether a short run of Codex went well, and its last line."""
-	import subprocess
-
+	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), monotonic() + 10, ""
+	run.ladder, good, events = FINISHED, False, run.events()  # type: Ladder, bool, Any
 	try:
-		process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
-		said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
-	except OSError as error:
-		return False, one_line(str(error), 200)
-	except subprocess.TimeoutExpired:
-		sweep(process.pid)
-		return False, "no answer within 10 s"
+		for event in events:
+			if event is None and monotonic() > end:
+				run.ladder = REFUSED
+				return False, "no answer within 10 s"
+			if event and event["type"] == NOISE:
+				said = event["text"]
+			elif event and event["type"] == ENDED:
+				good = event["ending"] == "exit code 0"
+				said = said or event["stderr"]
+	except RunFailure as failure:
+		return False, one_line(str(failure), 200)
+	finally:
+		events.close()
 	words = one_line((said.strip() or "no words").splitlines()[-1], 200)
 	# 0.77.0 shows a part of the API key.
-	return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
+	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 # ---- rights: what a turn may do, as arguments of Codex ----
@@ -1657,7 +1807,8 @@ class AppServer:
 		self.transport.send(json.dumps(request).encode("ascii"))
 		end = monotonic() + self.patience
 		answer: Json = {}
-		while answer.get("id") != self._last_id or "method" in answer:
+		# True would equal 1.
+		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
 			if monotonic() > end:
 				raise AppServerError(f"it did not answer {method}")
 			answer = yield from self.receive()
@@ -2023,11 +2174,6 @@ class Codex:
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.codex_home
 		codex = find_codex(settings.codex)
-		if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
-			raise RunFailure(
-				f"codex.cmd cannot work in {cwd}: use another directory, or set "
-				"CODEX_BIN to codex.exe."
-			)
 		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
@@ -2099,8 +2245,8 @@ class MachineLocks:
 	"""Locks on sessions among this user's servers on this machine.
 
 	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-	with its watchers, so that the session of a killed server is free when its Codex is gone. Within
-	a process, Lines see to it that nobody asks twice.
+	with its watchers and on Windows with its Codex, so that the session of a killed server is free
+	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
 	"""
 
 	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
@@ -2118,6 +2264,14 @@ class MachineLocks:
 		self.lock("0", take=False)  # opens the file
 		return self._fd
 
+	def lend(self, session_id: str, pid: int) -> None:
+		"""Makes the lock of a session last until its Codex is gone."""
+		lend_lock(self._byte(session_id), pid)
+
+	@staticmethod
+	def _byte(session_id: str) -> int:
+		return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
+
 	def acquire(self, session_id: str, control: Control) -> None:
 		"""Waits for the session. Raises Stopped."""
 		why = f"Waiting for session {session_id}, which another server on this machine is using"
@@ -2131,7 +2285,7 @@ class MachineLocks:
 
 	def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
+		byte = self._byte(session_id) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2170,13 +2324,15 @@ class Place:
 			self._lines.wait(self._session_id, self._control, why)
 			self._locks.acquire(self._session_id, self._control)
 
-	def take(self, session_id: str) -> None:
-		"""Takes a session that has just begun, so that the next call on it waits."""
+	def take(self, session_id: str, pid: int | None) -> None:
+		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session_id != self._session_id:
 			self.leave()
 			self._session_id = session_id
 			self._lines.join(session_id, self._control)
 			self._locks.lock(session_id)
+		if pid:
+			self._locks.lend(session_id, pid)
 
 	def leave(self) -> None:
 		"""Gives the place back."""
@@ -2692,7 +2848,7 @@ class ToolRunner:
 				if event is not None:
 					text, known = turn.fold(event), turn.session_id
 					if event["type"] == "thread.started" and known:
-						call.place.take(known)
+						call.place.take(known, run.pid)
 						if not expected:
 							self._directories[known] = options.cwd
 						progress.say(
@@ -3016,10 +3172,11 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 	yield True, "rules that lift a sandbox", rules, ""
 	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
 	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
-	command = [sys.platform.replace("darwin", "macos")]
+	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
-	good, words = ask_codex(codex, "sandbox", *command, "--", "true")
+	nothing = [os.environ.get("COMSPEC", "cmd"), "/c", "exit"] if WINDOWS else ["true"]
+	good, words = ask_codex(codex, "sandbox", *command, "--", *nothing)
 	words = "can run here" if good else f"cannot run here: {words}"
 	remedy = "; in a container that is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
 	yield good, "sandboxed commands", words, f". {ALLOW_SANDBOXES}{remedy}"
@@ -3049,13 +3206,22 @@ def run_check(settings: Settings) -> int:
 	return 0 if all(line[0] for line in lines) else 1
 
 
+def windows_quote(word: str) -> str:
+	"""A word as both cmd.exe and PowerShell take it."""
+	if re.search('["$`%\u201c-\u201e]', word):
+		print(f"Note: cmd.exe or PowerShell changes {word}: add it by hand", file=sys.stderr)
+	# PowerShell would keep a plain -- to itself.
+	plain = re.fullmatch(r"[\w\\/:.=+-]*\w", word)
+	return word if plain else '"' + re.sub(r"(\\*)$", r"\1\1", word) + '"'
+
+
 def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
 	words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
-	return " ".join(map(shlex.quote, words))
+	return " ".join(map(windows_quote if WINDOWS else shlex.quote, words))
 
 
 def codex_config(command: list[str], env: dict[str, str], codex_home: str) -> str:
@@ -3118,6 +3284,8 @@ def print_config(client: str, settings: Settings) -> int:
 def main() -> int:
 	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
+	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
 	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
 		os.environ["CODEX_HOME"] = settings.codex_home
 	if len(sys.argv) == 1:
