@@ -516,11 +516,16 @@ def watch_pipe() -> int | None:
 	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
+def foreign() -> Any:
+	"""The module ctypes, as Windows has it."""
+	import ctypes
+
+	return ctypes
+
+
 def windows(function: str, *arguments: Any) -> int:
 	"""What a function of Windows returns. Raises OSError if that is 0."""
-	import ctypes  # for Windows alone
-
-	assert sys.platform == "win32"
+	ctypes = foreign()
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
 	# A handle is as wide as a pointer.
@@ -532,9 +537,7 @@ def windows(function: str, *arguments: Any) -> int:
 
 def new_object(create: str, *arguments: Any) -> int:
 	"""The handle of a new named object of Windows; 0 if there is one of that name."""
-	import ctypes
-
-	assert sys.platform == "win32"
+	ctypes = foreign()
 	try:
 		handle = windows(create, None, *arguments)
 	except PermissionError:
@@ -561,9 +564,7 @@ def limit_job(job: int, flags: int) -> None:
 
 def begin_job(process: Any) -> None:
 	"""Puts a process that was started suspended into a job of its own, and lets it run."""
-	import ctypes
-
-	assert sys.platform == "win32"
+	ctypes = foreign()
 	job = next(filter(None, (new_object("CreateJobObjectW", name) for name in JOB_NAMES)))
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
@@ -748,8 +749,7 @@ def lend_lock(byte: int, pid: int) -> None:
 
 def in_job(name: str) -> bool:
 	"""Whether this process is in the job of that name."""
-	import ctypes
-
+	ctypes = foreign()
 	found = ctypes.c_int()
 	try:
 		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
@@ -1333,14 +1333,14 @@ class Run:
 		return None
 
 
-def start_directory(codex: str) -> str:
+def start_directory(codex: str, other: str) -> str:
 	"""Where to start Codex: a version manager may find another one outside the server's own."""
 	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
 		return os.path.dirname(codex)
 	try:
 		return os.getcwd()
 	except OSError:
-		return os.sep  # it is gone
+		return other  # it is gone
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
@@ -1370,7 +1370,7 @@ class CodexRun(Run):
 		import selectors
 
 		try:
-			cwd = start_directory(self._command[0])
+			cwd = start_directory(self._command[0], self._cwd)
 			process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			raise RunFailure(
@@ -1500,7 +1500,8 @@ class CodexRun(Run):
 def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	"""Whether a short run of Codex went well, and its last line."""
 	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), monotonic() + 10, ""
-	run.ladder, good, events = FINISHED, False, run.events()  # type: Ladder, bool, Any
+	run.ladder, good = FINISHED, False
+	events: Any = run.events()
 	try:
 		for event in events:
 			if event is None and monotonic() > end:
