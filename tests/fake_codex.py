@@ -345,6 +345,8 @@ def steps_in(text: str) -> List[Any]:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if os.environ.get("FAKE_CODEX_HOLDER") and arguments[:1] != ["exec"]:
+        grandchild(True)  # an updater, say
     if arguments == ["--version"]:
         print("codex-cli " + os.environ.get("FAKE_CODEX_VERSION", "0.169.0"))
         return
