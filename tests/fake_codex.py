@@ -388,6 +388,8 @@ def refuse(word: str, session: Session, asked: str) -> None:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if os.environ.get("FAKE_CODEX_HOLDER") and arguments[:1] != ["exec"]:
+        grandchild(True)  # an updater, say
     if arguments == ["--version"]:
         print("codex-cli " + VERSION_TEXT)
         return
