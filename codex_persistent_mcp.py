@@ -5,8 +5,8 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers in a session of its own store. A
-person can go on with it in a terminal (`codex resume <session_id>`), and the agent after that.
+An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session that Codex stores. A
+person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
 The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
@@ -17,7 +17,7 @@ place. *codex process* runs `codex exec`, with just the *rights* that the call m
 makes a result of it, and *transport* is the only writer of standard output.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them into the turn, tells progress and looks whether to stop. Leaving the iterator ends the run:
+them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
 
     a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
                         second apart. On Linux, what has left the group gets SIGTERM first.
@@ -97,7 +97,7 @@ Json = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-	"""What the operator set, with a text for each bad value."""
+	"""What the operator has set, and a text for each bad value."""
 
 	codex: str
 	cwd: str
@@ -163,12 +163,12 @@ def codex_options(text: str) -> tuple[str, ...]:
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
-		raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
+		raise ValueError(f"only {VALUED}|{FLAGS}; sandbox and directory have their own variables")
 	return tuple(words)
 
 
-#: The environment's variables in the order of the fields of Settings: name, default, and what reads
-#: it, or raises ValueError: what it takes.
+#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
+#: whose ValueError says what the variable takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
@@ -260,7 +260,7 @@ class Deadline:
 		self._wake = threading.Event()
 
 	def stop(self, reason: Reason) -> None:
-		"""Makes `check` raise `Stopped`. The first reason stays."""
+		"""Makes `check` raise `Stopped`. The first reason counts."""
 		self._reason = self._reason or reason
 		self._wake.set()
 
@@ -299,10 +299,10 @@ class Progress:
 		self._send = send
 		self._begin = monotonic()
 		self._sent_at = self._begin - PROGRESS_GAP
-		self._since: float | None = None  # when there came a text that was not sent
+		self._since: float | None = None  # since when a text is unsent
 
 	def say(self, text: str, at_once: bool = False) -> None:
-		"""Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
+		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or monotonic()
 		if at_once:
@@ -310,7 +310,7 @@ class Progress:
 		self.tick()
 
 	def tick(self) -> None:
-		"""Tells what is due: a text half a second old, or after a long silence a sign of life."""
+		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
 		now = monotonic()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
@@ -336,7 +336,7 @@ class Control(NamedTuple):
 	progress: Progress
 
 	def check(self) -> None:
-		"""Raises `Stopped` if the call must end; tells what is due."""
+		"""Raises `Stopped` if the call must end; sends progress that is due."""
 		self.deadline.check()
 		self.progress.tick()
 
@@ -452,7 +452,7 @@ def object_param(params: Json, name: str) -> Json:
 def read_message(value: Any) -> Message | None:
 	"""Checks one message. Raises ProtocolError.
 
-	None is one that nobody here waits for: a response, a notification without parameters.
+	None for one that nobody here waits for: a response, a notification without parameters.
 	"""
 	if not isinstance(value, dict):
 		raise invalid_request("a message is an object; batches are not supported")
@@ -477,14 +477,14 @@ WINDOWS = os.name == "nt"
 if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process and of all that it starts, to know them by.
+#: A name and a value in the environment of a process and all that it starts, to recognise them.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the end of the pipe {0}: it comes however this server dies, the only holder of the other end.
-#: Then the watcher stops the group, and on Linux what has left it with the mark. It ignores the
-#: signals by which the group is stopped, and is swept away with it after the run. It alone also
-#: holds {1}, the file of the locks, which so last until the command is gone.
+#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
+#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
+#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
+#: lock file, so that the locks last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -852,7 +852,7 @@ class Writer:
 			return self._changed.wait_for(lambda: self._unsent <= limit, patience)
 
 	def drain(self, patience: float) -> None:
-		"""Waits while something goes out in each `patience` seconds."""
+		"""Waits as long as something goes out every `patience` seconds."""
 		before = -1
 		while not self.wait_for_room(0, patience) and self._unsent != before:
 			before = self._unsent
@@ -901,7 +901,7 @@ SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:
 FAILED_END = re.compile(rb'"exit_code":-?[1-9]|"status":"(?:failed|declined)"')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
-#: What follows is for Codex's makers.
+#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
@@ -919,9 +919,9 @@ ADVICE = {
 	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
 		"Use a reasoning_effort named above, or leave it out."
 	),
-	r"model provider\b.+ not found": USER + "correct model_provider in Codex's config.toml.",
-	"profile .+(?:not found|no longer s)|for '--profile": USER + "correct Codex's profile.",
-	"error loading (?:config|rules)": USER + "correct Codex's configuration there.",
+	r"model provider\b.+ not found": USER + "fix model_provider in Codex's config.toml.",
+	"profile .+(?:not found|no longer s)|for '--profile": USER + "fix Codex's profile.",
+	"error loading (?:config|rules)": USER + "fix Codex's configuration there.",
 	"in the allowed set|requirements do not allow": (
 		"A policy forbids it: do not repeat it, tell the user."
 	),
@@ -937,7 +937,7 @@ ADVICE = {
 	"^missing environment var": USER + "put that variable" + ENV,
 	r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
 	"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
-	"|context window of this": "This session cannot go on: " + NEW_SESSION,
+	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
 	"maximum length": SHORTER,
 	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
 		"The user's plan is used up. Wait as long as it says, or ask the user."
@@ -1141,7 +1141,7 @@ class Turn:
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, else the last, with that of the verdict before it."""
+		"""The message marked as the answer, else the last; before it, the one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1236,7 +1236,7 @@ class Turn:
 
 
 class Options(NamedTuple):
-	"""What a turn is given; None leaves a value to Codex."""
+	"""What a turn is given; None leaves the choice to Codex."""
 
 	cwd: str
 	session_id: str | None = None
@@ -1288,7 +1288,7 @@ def find_codex(name: str) -> str:
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server in there knows where it stands, and strays are found.
+#: Set for Codex, so that a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
@@ -1375,7 +1375,7 @@ class CodexRun(Run):
 		except (OSError, ValueError) as error:
 			raise RunFailure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-				f"{error}. Check whether it can in a terminal."
+				f"{error}. Check whether it starts in a terminal."
 			) from None
 		self.pid = process.pid
 		with selectors.DefaultSelector() as selector:
@@ -1516,7 +1516,7 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 		return False, one_line(str(failure), 200)
 	finally:
 		events.close()
-	words = one_line((said.strip() or "no words").splitlines()[-1], 200)
+	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
 	# 0.77.0 shows a part of the API key.
 	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
@@ -1553,7 +1553,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
 				raise RunFailure(
-					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
+					f"Codex's rights are unknown. {USER}make {path} readable: {error.strerror}."
 				) from None
 
 
@@ -1576,8 +1576,8 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 	for path in allow_rules(home, cwd):
 		if not ignored or path.startswith(MANAGED):
 			raise RunFailure(
-				f"Nothing was sent to Codex: this call must not write, but {path} "
-				f"lifts the sandbox. {USER}remove the rule, or {UPDATE}."
+				f"Nothing was sent to Codex: this call must not write, but a rule in {path} "
+				f"lets commands out of the sandbox. {USER}remove it, or {UPDATE}."
 			)
 	return (["--ignore-rules"] if version >= (0, 125) else []) + (
 		["-c", "features.multi_agent=false"] if agents else []
@@ -1585,7 +1585,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 
 
 def given_trust(cwd: str, config: str) -> str:
-	"""What `config` says of a directory or its repository's root, or ""."""
+	"""What `config` says about a directory or its repository's root, or ""."""
 	folders = above(cwd)
 	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
 	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
@@ -1635,8 +1635,8 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 # ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's own example of a nonce and its proof, and a mask without effect: chance in these
-#: protects proxies, and on a Unix socket there are none.
+#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
+#: proxies, and a Unix socket has none.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
 #: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
@@ -1714,7 +1714,7 @@ class WebSocket:
 		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-			raise AppServerError("its control socket does not answer as a WebSocket")
+			raise AppServerError("its control socket does not speak WebSocket")
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
@@ -1723,7 +1723,7 @@ class WebSocket:
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
 			if odd or len(parts) + size > MAX_EVENT:
-				raise AppServerError("it sent an odd or too large frame")
+				raise AppServerError("it sent a malformed or oversized frame")
 			data = yield from self._take(size)
 			if kind == CLOSE:
 				return
@@ -1816,7 +1816,7 @@ class AppServer:
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
-			raise AppServerError(f"its answer to {method} makes no sense")
+			raise AppServerError(f"its answer to {method} is malformed")
 		return answer["result"]
 
 	def greet(self) -> Events:
@@ -1895,7 +1895,7 @@ class LiveRun(AppServer, Run):
 
 	def timed_out(self) -> RunFailure | None:
 		if self._sent is Sent.NOTHING and self._active:
-			return SessionBusy("A turn of the user's ran there to the end")
+			return SessionBusy("The user's own turn there did not end")
 		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
 		return self._failure("it did not end in time") if silent else None
 
@@ -1925,9 +1925,7 @@ class LiveRun(AppServer, Run):
 			self._active = text_in(session, "thread", "status", "type") == "active"
 			if not self._active:
 				break
-			yield say(
-				"Waiting for the turn that runs in the open window of session " + self._session
-			)
+			yield say("Waiting for the turn running in the open window of session " + self._session)
 			# What it told last may be older than this answer, or newer: nothing else may come.
 			again = monotonic() + ASK_AGAIN
 			while self._active and monotonic() < again:
@@ -1941,7 +1939,7 @@ class LiveRun(AppServer, Run):
 			("reasoning_effort", options.effort, session.get("reasoningEffort")),
 		):
 			if wanted and wanted != found:
-				yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+				yield warning(f"There, {name} is {found or 'the configured one'}, not {wanted}.")
 
 	def _check_rights(self, kind: str, session: Json) -> str:
 		"""The session's sandbox. Raises RunFailure if a turn there could do more than it may."""
@@ -2126,7 +2124,8 @@ class QueueRun(LiveRun):
 
 	def _look(self) -> Events:
 		"""Reads the newest turns, and tells of ours as a window would."""
-		answer = yield from self._ask("thread/turns/list", limit=3, itemsView="full")
+		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
+		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
 		self._active = any(
 			turn.get("status") == "interrupted" and not turn.get("completedAt")
@@ -2139,6 +2138,7 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
+					return (yield from self._look())  # with all items
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
@@ -2380,7 +2380,7 @@ not a person: be direct and specific, without praise.
 - Look at the repository in the working directory yourself. Do not trust the summary: check its \
 claims against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
-- First line: the verdict, %s, with the one reason that decides.
+- First line: the verdict, %s, and the one reason that decides. It tells the agent %s.
 - Then list what blocks, separately from what is only advice. Leave out an empty list.
 - Name what is missing, risky, unclear or untested, with file and line where you can, and what \
 would settle it.
@@ -2414,13 +2414,13 @@ class Tool(NamedTuple):
 			for name, _, part in self.texts
 			if arguments.get(name, "").strip()
 		]
-		verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
-		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
+		verdicts = '"%s", "%s" or "%s"' % self.verdicts
+		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
 CARRY_ON = (
 	" To continue the conversation, pass the answer's session_id to the next call of any codex "
-	"tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes."
+	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
 	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
@@ -2434,7 +2434,7 @@ TOOLS = (
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
 		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
 		"or codex_guard_final." + CARRY_ON,
-		(("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
+		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
 	Tool(
@@ -2443,7 +2443,7 @@ TOOLS = (
 		"Before you start work that is not trivial: Codex checks the plan against the repository"
 		+ REVIEWS,
 		(
-			("requirements", "What is to be achieved, as the user asked for it.", "{}"),
+			("requirements", "The goal, as the user stated it.", "{}"),
 			("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
 			("constraints", "What must hold or must not be touched.", "# Constraints\n{}"),
 		),
@@ -2464,9 +2464,9 @@ TOOLS = (
 			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
 			(
 				"base",
-				"A git revision since which to judge the change, such as main or HEAD~3. "
+				"The git revision from which to judge the change, such as main or HEAD~3. "
 				"Without it the reviewer looks for the change itself.",
-				"# Base\nJudge all that has changed since {0}, committed or not: "
+				"# Base\nJudge everything that has changed since {0}, committed or not: "
 				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
 			),
 		),
@@ -2481,8 +2481,8 @@ INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
-Pass session_id to the next call on the same matter. Show the user the resume_command; you can go \
-on in the session afterwards."""
+Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
+continue the session afterwards."""
 
 #: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
@@ -2497,12 +2497,12 @@ COMMON_ARGUMENTS = (
 	(
 		"model",
 		"[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
-		"A model, for this call. Without it the user's configuration applies.",
+		"The model for this call. Without it the user's configuration applies.",
 	),
 	(
 		"reasoning_effort",
 		"[a-z][a-z0-9_-]{0,31}",
-		"An effort like low or high, for this call. Without it the user's configuration applies.",
+		"The effort for this call, such as low. Without it the user's configuration applies.",
 	),
 )
 PATTERNS = {
@@ -2563,7 +2563,7 @@ def output_schema(tool: Tool) -> Json:
 	required = list(fields)
 	fields["forked_from"] = field("string", "The session of which this is a copy.")
 	fields["warnings"] = field(
-		"array", "What Codex warned of, or could not do.", items={"type": "string"}
+		"array", "What Codex warned about or could not do.", items={"type": "string"}
 	)
 	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
 	if tool.verdicts:
@@ -2576,7 +2576,7 @@ def output_schema(tool: Tool) -> Json:
 
 
 def describe_tools(settings: Settings) -> list[Json]:
-	"""The tools as `tools/list` tells them."""
+	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
 		writes = turn_sandbox(tool, None, settings) != "read-only"
@@ -2733,7 +2733,7 @@ class ToolRunner:
 		if self._nested:
 			raise RunFailure(
 				f"You are the Codex that {NAME} itself started. Work on your own: a "
-				"call would start another, without end."
+				"call would start another Codex, and so on without end."
 			)
 		session_id, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session_id:
@@ -2747,7 +2747,7 @@ class ToolRunner:
 		control = Control(Deadline(timeout_ms / 1000), Progress(send))
 		with self._changed:
 			if self._calls >= MAX_CALLS:
-				raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
+				raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running.")
 			self._calls += 1
 		# A copy is a session of its own.
 		place = Place(self._sessions, self._locks, None if fork else session_id, control)
@@ -2770,7 +2770,7 @@ class ToolRunner:
 			then = (
 				"Codex had not begun. Call again later, or"
 				if call.turn.state is State.WAITING
-				else "Codex was stopped; what it did stays in the session. Call again with it, and"
+				else "Codex was stopped; what it did stays in the session. Continue it"
 			)
 			seen = one_line(call.control.progress.latest, 200)
 			text = (
@@ -2896,13 +2896,13 @@ class ToolRunner:
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
 		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
-			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
+			problem = "not a place to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session_id else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"
 				problem = (
-					f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
-					"there, and a session that was started there or none"
+					f"outside {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in there, "
+					"and a session that was started there, or none"
 				)
 		if problem:
 			raise RunFailure(
@@ -3000,7 +3000,7 @@ class Server:
 			self._call_tool(message, meta.get("progressToken"), client, answer)
 		elif method == "tools/list":
 			if params.get("cursor") not in (None, ""):
-				raise invalid_params("there is one page, without cursor")
+				raise invalid_params('there is only one page: leave out "cursor"')
 			answer({"tools": self._tools, **(CACHED if modern else {})})
 		elif method == "server/discover":
 			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
@@ -3061,7 +3061,7 @@ class Server:
 		except RuntimeError:  # the system gives no more threads
 			self._runner.abandon(call)
 			self._take(message.id, call)
-			answer(failure("This server is out of threads: wait for answers."))
+			answer(failure("This server is out of threads: wait for other calls to end."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session_id = monotonic(), call.session_id
@@ -3077,9 +3077,7 @@ class Server:
 			try:
 				answer(result)
 			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(
-					failure(f"The answer cannot be written ({error!r}): codex resume {session_id}")
-				)
+				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session_id}"))
 		spent = monotonic() - begin
 		log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
@@ -3136,7 +3134,7 @@ def serve(settings: Settings) -> None:
 			leave()
 
 	threading.Thread(target=read, name="reader", daemon=True).start()
-	log(f"version {VERSION} serves MCP on standard input and output")
+	log(f"version {VERSION}, serving MCP on standard input and output")
 	os.read(wake_read, 1)
 	server.close(0.4)
 	writer.drain(0.1)
@@ -3168,6 +3166,12 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		except RunFailure as refusal:
 			good, words = False, str(refusal)
 		yield good, "rights of " + who, words or "as Codex's configuration says", ""
+	windows = "hold their sessions until they are closed"
+	if version < (0, 147):
+		windows = "do not see the agent's turns until they are opened again"
+	elif version >= (0, 149):
+		windows = "take the agent's messages"
+	yield True, "windows of `codex resume`", windows, ""
 	managed = os.path.join(MANAGED, "requirements.toml")
 	rules = ", ".join(allow_rules(home, cwd)) or "none"
 	yield True, "rules that lift a sandbox", rules, ""
@@ -3266,8 +3270,8 @@ def print_config(client: str, settings: Settings) -> int:
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
 	if not os.path.isfile(file) or passing:
 		print(
-			"There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
-			"that.",
+			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
+			"run that.",
 			file=sys.stderr,
 		)
 		return 1
@@ -3299,8 +3303,8 @@ def main() -> int:
 		description="Without options, an MCP server over standard input and output.",
 	)
 	chosen = parser.add_mutually_exclusive_group(required=True)
-	chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
-	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
+	chosen.add_argument("--check", action="store_true", help="show what is used and if it works")
+	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="print what a client needs")
 	chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
 	options = parser.parse_args()
 	if options.check:

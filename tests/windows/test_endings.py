@@ -1,4 +1,4 @@
-"""How runs end under Wine: nothing is left, nothing held delays an answer, nothing foreign is run."""
+"""How runs end under Wine: nothing is left, nothing held delays an answer, nothing planted runs."""
 
 from __future__ import annotations
 
