@@ -5,8 +5,8 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers in a session of its own store. A
-person can go on with it in a terminal (`codex resume <session_id>`), and the agent after that.
+An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session that Codex stores. A
+person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
 The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
@@ -17,7 +17,7 @@ place. *codex process* runs `codex exec`, with just the *rights* that the call m
 makes a result of it, and *transport* is the only writer of standard output.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them into the turn, tells progress and looks whether to stop. Leaving the iterator ends the run:
+them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
 
     a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
                         second apart. On Linux, what has left the group gets SIGTERM first.
@@ -97,7 +97,7 @@ Json = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-	"""What the operator set, with a text for each bad value."""
+	"""What the operator has set, and a text for each bad value."""
 
 	codex: str
 	cwd: str
@@ -163,12 +163,12 @@ def codex_options(text: str) -> tuple[str, ...]:
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
-		raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
+		raise ValueError(f"only {VALUED}|{FLAGS}; sandbox and directory have their own variables")
 	return tuple(words)
 
 
-#: The environment's variables in the order of the fields of Settings: name, default, and what reads
-#: it, or raises ValueError: what it takes.
+#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
+#: whose ValueError says what the variable takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
@@ -260,7 +260,7 @@ class Deadline:
 		self._wake = threading.Event()
 
 	def stop(self, reason: Reason) -> None:
-		"""Makes `check` raise `Stopped`. The first reason stays."""
+		"""Makes `check` raise `Stopped`. The first reason counts."""
 		self._reason = self._reason or reason
 		self._wake.set()
 
@@ -299,10 +299,10 @@ class Progress:
 		self._send = send
 		self._begin = monotonic()
 		self._sent_at = self._begin - PROGRESS_GAP
-		self._since: float | None = None  # when there came a text that was not sent
+		self._since: float | None = None  # since when a text is unsent
 
 	def say(self, text: str, at_once: bool = False) -> None:
-		"""Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
+		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or monotonic()
 		if at_once:
@@ -310,7 +310,7 @@ class Progress:
 		self.tick()
 
 	def tick(self) -> None:
-		"""Tells what is due: a text half a second old, or after a long silence a sign of life."""
+		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
 		now = monotonic()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
@@ -336,7 +336,7 @@ class Control(NamedTuple):
 	progress: Progress
 
 	def check(self) -> None:
-		"""Raises `Stopped` if the call must end; tells what is due."""
+		"""Raises `Stopped` if the call must end; sends progress that is due."""
 		self.deadline.check()
 		self.progress.tick()
 
@@ -452,7 +452,7 @@ def object_param(params: Json, name: str) -> Json:
 def read_message(value: Any) -> Message | None:
 	"""Checks one message. Raises ProtocolError.
 
-	None is one that nobody here waits for: a response, a notification without parameters.
+	None for one that nobody here waits for: a response, a notification without parameters.
 	"""
 	if not isinstance(value, dict):
 		raise invalid_request("a message is an object; batches are not supported")
@@ -474,19 +474,17 @@ def read_message(value: Any) -> Message | None:
 # ---- platform: all that differs between POSIX and Windows ----
 
 WINDOWS = os.name == "nt"
-if sys.platform == "win32":  # said so that mypy follows
-	import msvcrt
-else:
+if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process and of all that it starts, to know them by.
+#: A name and a value in the environment of a process and all that it starts, to recognise them.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the end of the pipe {0}: it comes however this server dies, the only holder of the other end.
-#: Then the watcher stops the group, and on Linux what has left it with the mark. It ignores the
-#: signals by which the group is stopped, and is swept away with it after the run. It alone also
-#: holds {1}, the file of the locks, which so last until the command is gone.
+#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
+#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
+#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
+#: lock file, so that the locks last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -518,34 +516,100 @@ def watch_pipe() -> int | None:
 	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
+def foreign() -> Any:
+	"""The module ctypes, as Windows has it."""
+	import ctypes
+
+	return ctypes
+
+
+def windows(function: str, *arguments: Any) -> int:
+	"""What a function of Windows returns. Raises OSError if that is 0."""
+	ctypes = foreign()
+	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
+	ctypes.set_last_error(0)
+	# A handle is as wide as a pointer.
+	found = call(*(ctypes.c_void_p(one) if isinstance(one, int) else one for one in arguments))
+	if not found:
+		raise ctypes.WinError(ctypes.get_last_error())
+	return found
+
+
+def new_object(create: str, *arguments: Any) -> int:
+	"""The handle of a new named object of Windows; 0 if there is one of that name."""
+	ctypes = foreign()
+	try:
+		handle = windows(create, None, *arguments)
+	except PermissionError:
+		return 0  # another user's
+	if ctypes.get_last_error() != 183:  # ERROR_ALREADY_EXISTS
+		return handle
+	windows("CloseHandle", handle)
+	return 0
+
+
+#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
+#: has the first free name, so that a server in there can find out where it is.
+JOBS: dict[int, int] = {}
+JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
+
+
+def limit_job(job: int, flags: int) -> None:
+	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
+	import struct
+
+	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
+	windows("SetInformationJobObject", job, 9, limits, len(limits))
+
+
+def begin_job(process: Any) -> None:
+	"""Puts a process that was started suspended into a job of its own, and lets it run."""
+	ctypes = foreign()
+	job = next(filter(None, (new_object("CreateJobObjectW", name) for name in JOB_NAMES)))
+	JOBS[process.pid] = job
+	limit_job(job, 0x2000)
+	handle = int(process._handle)
+	windows("AssignProcessToJobObject", job, handle)
+	if ctypes.WinDLL("ntdll").NtResumeProcess(ctypes.c_void_p(handle)):
+		raise OSError("the process cannot be resumed")
+
+
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
 	import subprocess  # a quarter of the server's time to start, and not needed then
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
-		options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
+		options["creationflags"] = 0x08000204
 	elif watch:
 		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
+	if command[0].lower().endswith((".cmd", ".bat")):
+		for word in command:  # Python quotes for programs, and cmd.exe reads it otherwise
+			if re.search(r"[&|<>^%!\r\n]", word):
+				raise ValueError(f"as a .cmd it cannot be given {word!r}")
 	pipe = subprocess.PIPE
-	return subprocess.Popen(
+	process = subprocess.Popen(
 		command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options
 	)
+	if WINDOWS:
+		try:
+			begin_job(process)
+		except BaseException:
+			with process:
+				process.kill()
+			sweep(process.pid)
+			raise
+	return process
 
 
 def signal_group(pid: int, name: str) -> None:
-	"""Signals the group that `pid` leads; on Windows any signal ends the tree."""
+	"""Signals the group that `pid` leads; on Windows any signal ends it."""
 	try:
 		if WINDOWS:
-			import subprocess
-
-			subprocess.run(
-				["taskkill", "/T", "/F", "/PID", str(pid)],
-				stdin=subprocess.DEVNULL,
-				capture_output=True,
-			)
+			windows("TerminateJobObject", JOBS[pid], 1)
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
@@ -569,18 +633,31 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 	return found
 
 
-def sweep(group: int) -> None:
-	"""Ends what is left of a group. Reaps what a container's first process inherits."""
+def sweep(group: int, strays: bool = True) -> None:
+	"""Ends what is left of a group. Reaps what a container's first process inherits.
+
+	On Windows nothing leaves its group, so without `strays` what is left may stay.
+	"""
+	if WINDOWS and group in JOBS:
+		if strays:
+			signal_group(group, "SIGKILL")
+		else:
+			limit_job(JOBS[group], 0)
+		windows("CloseHandle", JOBS.pop(group))
+	if WINDOWS:
+		return
 	signal_group(group, "SIGKILL")
 	try:
-		while not WINDOWS:
+		while True:
 			os.waitpid(-group, 0)
 	except ChildProcessError:
 		pass
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows a socket to which a worker copies it."""
+	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
+	closing a pipe waits for a read, and that for whoever holds the other end.
+	"""
 	if not WINDOWS:
 		return pipe
 	import socket
@@ -588,7 +665,7 @@ def selectable(pipe: Any) -> Any:
 	near, far = socket.socketpair()
 
 	def copy() -> None:
-		with far:
+		with far, pipe:
 			try:
 				for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
 					far.sendall(chunk)
@@ -596,7 +673,8 @@ def selectable(pipe: Any) -> Any:
 				pass
 
 	threading.Thread(target=copy, daemon=True).start()
-	return near.makefile("rb", 0)
+	with near:
+		return near.makefile("rb", 0)
 
 
 def poll(fd: int, events: int) -> int:
@@ -610,21 +688,27 @@ def poll(fd: int, events: int) -> int:
 
 #: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
 F_OFD_SETLK = 37
+#: Windows' locks, named objects instead of bytes: their handles by byte.
+LOCKS: dict[int, int] = {}
 
 
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
+	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
+	that it was lent to are; else until this one is.
 	"""
 	import errno
 	import struct
 
 	try:
 		if sys.platform == "win32":
-			os.lseek(fd, byte, os.SEEK_SET)
-			msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
-			return True
+			if not take:
+				return byte not in LOCKS or bool(windows("CloseHandle", LOCKS.pop(byte)))
+			handle = new_object("CreateEventW", 0, 0, f"Global\\{NAME}-lock-{byte}")
+			if handle:
+				LOCKS[byte] = handle
+			return bool(handle)
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
 			try:
@@ -650,13 +734,44 @@ def is_free(path: str) -> bool:
 		return False
 
 
+def lend_lock(byte: int, pid: int) -> None:
+	"""On Windows, makes a lock last until that process is gone, too."""
+	if WINDOWS and byte in LOCKS:
+		try:
+			process = windows("OpenProcess", 0x40, 0, pid)  # PROCESS_DUP_HANDLE
+			try:
+				windows("DuplicateHandle", -1, LOCKS[byte], process, None, 0, 0, 2)
+			finally:
+				windows("CloseHandle", process)
+		except OSError:
+			pass  # it is gone already
+
+
+def in_job(name: str) -> bool:
+	"""Whether this process is in the job of that name."""
+	ctypes = foreign()
+	found = ctypes.c_int()
+	try:
+		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
+		try:
+			windows("IsProcessInJob", -1, job, ctypes.byref(found))
+		finally:
+			windows("CloseHandle", job)
+	except OSError:
+		pass  # there is none, or not this user's
+	return bool(found)
+
+
 def inside(marker: str) -> bool:
 	"""Whether a process with `marker` in its environment is above this one.
 
-	It may have stripped this one's, but leaves it in its POSIX session, which it leads.
+	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
+	leads.
 	"""
-	if WINDOWS or os.environ.get(marker):
-		return bool(os.environ.get(marker))
+	if os.environ.get(marker):
+		return True
+	if WINDOWS:
+		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
 	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
@@ -675,12 +790,26 @@ def inside(marker: str) -> bool:
 		return False
 
 
+#: On Windows, held while a line goes out.
+LOGGING = threading.Lock()
+
+
 def log(text: str) -> None:
 	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
+
+	def write() -> None:
+		with LOGGING:
+			os.write(2, line)
+
 	try:
-		if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
-			os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
-	except OSError:
+		if not WINDOWS:
+			if poll(2, select.POLLOUT) & select.POLLOUT:
+				os.write(2, line)
+		elif LOGGING.acquire(timeout=TICK):  # no pipe there tells whether a write would wait
+			LOGGING.release()
+			threading.Thread(target=write, daemon=True).start()
+	except (OSError, RuntimeError):
 		pass
 
 
@@ -723,7 +852,7 @@ class Writer:
 			return self._changed.wait_for(lambda: self._unsent <= limit, patience)
 
 	def drain(self, patience: float) -> None:
-		"""Waits while something goes out in each `patience` seconds."""
+		"""Waits as long as something goes out every `patience` seconds."""
 		before = -1
 		while not self.wait_for_room(0, patience) and self._unsent != before:
 			before = self._unsent
@@ -772,7 +901,7 @@ SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:
 FAILED_END = re.compile(rb'"exit_code":-?[1-9]|"status":"(?:failed|declined)"')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
-#: What follows is for Codex's makers.
+#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
@@ -790,9 +919,9 @@ ADVICE = {
 	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
 		"Use a reasoning_effort named above, or leave it out."
 	),
-	r"model provider\b.+ not found": USER + "correct model_provider in Codex's config.toml.",
-	"profile .+(?:not found|no longer s)|for '--profile": USER + "correct Codex's profile.",
-	"error loading (?:config|rules)": USER + "correct Codex's configuration there.",
+	r"model provider\b.+ not found": USER + "fix model_provider in Codex's config.toml.",
+	"profile .+(?:not found|no longer s)|for '--profile": USER + "fix Codex's profile.",
+	"error loading (?:config|rules)": USER + "fix Codex's configuration there.",
 	"in the allowed set|requirements do not allow": (
 		"A policy forbids it: do not repeat it, tell the user."
 	),
@@ -808,7 +937,7 @@ ADVICE = {
 	"^missing environment var": USER + "put that variable" + ENV,
 	r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
 	"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
-	"|context window of this": "This session cannot go on: " + NEW_SESSION,
+	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
 	"maximum length": SHORTER,
 	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
 		"The user's plan is used up. Wait as long as it says, or ask the user."
@@ -1012,7 +1141,7 @@ class Turn:
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, else the last, with that of the verdict before it."""
+		"""The message marked as the answer, else the last; before it, the one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1107,7 +1236,7 @@ class Turn:
 
 
 class Options(NamedTuple):
-	"""What a turn is given; None leaves a value to Codex."""
+	"""What a turn is given; None leaves the choice to Codex."""
 
 	cwd: str
 	session_id: str | None = None
@@ -1129,12 +1258,19 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises RunFailure."""
-	import shutil
+	"""The executable that CODEX_BIN stands for. Raises RunFailure.
 
-	found = shutil.which(name)
-	if found:
-		return os.path.abspath(found)
+	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
+	"""
+	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
+	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
+		endings = [""]
+	folders = [""] if os.path.dirname(name) else filter(os.path.isabs, os.get_exec_path())
+	for folder in folders:
+		for ending in endings:
+			path = os.path.abspath(os.path.join(folder, name + ending))
+			if os.path.isfile(path) and os.access(path, os.X_OK):
+				return path
 	state = (
 		"is not on this server's PATH"
 		if not os.path.dirname(name)
@@ -1152,7 +1288,7 @@ def find_codex(name: str) -> str:
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server in there knows where it stands, and strays are found.
+#: Set for Codex, so that a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
@@ -1181,6 +1317,8 @@ class Run:
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
+	#: Of its process, once it has one.
+	pid: int | None = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
@@ -1195,12 +1333,14 @@ class Run:
 		return None
 
 
-def here(other: str) -> str:
-	"""The server's own directory, or `other` if it is gone."""
+def start_directory(codex: str, other: str) -> str:
+	"""Where to start Codex: a version manager may find another one outside the server's own."""
+	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
+		return os.path.dirname(codex)
 	try:
 		return os.getcwd()
 	except OSError:
-		return other
+		return other  # it is gone
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
@@ -1224,18 +1364,20 @@ class CodexRun(Run):
 		self._open = not prompt  # whether more is to be written later
 		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
 		self._stderr = bytearray()
+		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
 
 	def events(self) -> Events:
 		import selectors
 
 		try:
-			# In the server's own directory: a version manager may find another Codex elsewhere.
-			process = spawn(self._command, here(self._cwd), self._mark, self._watch)
+			cwd = start_directory(self._command[0], self._cwd)
+			process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			raise RunFailure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-				f"{error}. Check whether it can in a terminal."
+				f"{error}. Check whether it starts in a terminal."
 			) from None
+		self.pid = process.pid
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1255,7 +1397,9 @@ class CodexRun(Run):
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
 		for source in reading:
 			selector.register(source, EVENT_READ)
-		if not WINDOWS:
+		if WINDOWS:
+			self._pipes = [*reading]
+		else:
 			os.set_blocking(process.stdin.fileno(), False)
 		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
 		while True:
@@ -1345,29 +1489,36 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and monotonic() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group)  # the watcher, too, so not before: this server may be gone by now
+		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
-		for pipe in (process.stdin, process.stdout, process.stderr):
+		for pipe in self._pipes or (process.stdin, process.stdout, process.stderr):
 			pipe.close()
 
 
 def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	"""Whether a short run of Codex went well, and its last line."""
-	import subprocess
-
+	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), monotonic() + 10, ""
+	run.ladder, good = FINISHED, False
+	events: Any = run.events()
 	try:
-		process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
-		said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
-	except OSError as error:
-		return False, one_line(str(error), 200)
-	except subprocess.TimeoutExpired:
-		sweep(process.pid)
-		return False, "no answer within 10 s"
-	words = one_line((said.strip() or "no words").splitlines()[-1], 200)
+		for event in events:
+			if event is None and monotonic() > end:
+				run.ladder = REFUSED
+				return False, "no answer within 10 s"
+			if event and event["type"] == NOISE:
+				said = event["text"]
+			elif event and event["type"] == ENDED:
+				good = event["ending"] == "exit code 0"
+				said = said or event["stderr"]
+	except RunFailure as failure:
+		return False, one_line(str(failure), 200)
+	finally:
+		events.close()
+	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
 	# 0.77.0 shows a part of the API key.
-	return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
+	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 # ---- rights: what a turn may do, as arguments of Codex ----
@@ -1402,7 +1553,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
 				raise RunFailure(
-					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
+					f"Codex's rights are unknown. {USER}make {path} readable: {error.strerror}."
 				) from None
 
 
@@ -1425,8 +1576,8 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 	for path in allow_rules(home, cwd):
 		if not ignored or path.startswith(MANAGED):
 			raise RunFailure(
-				f"Nothing was sent to Codex: this call must not write, but {path} "
-				f"lifts the sandbox. {USER}remove the rule, or {UPDATE}."
+				f"Nothing was sent to Codex: this call must not write, but a rule in {path} "
+				f"lets commands out of the sandbox. {USER}remove it, or {UPDATE}."
 			)
 	return (["--ignore-rules"] if version >= (0, 125) else []) + (
 		["-c", "features.multi_agent=false"] if agents else []
@@ -1434,7 +1585,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 
 
 def given_trust(cwd: str, config: str) -> str:
-	"""What `config` says of a directory or its repository's root, or ""."""
+	"""What `config` says about a directory or its repository's root, or ""."""
 	folders = above(cwd)
 	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
 	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
@@ -1484,8 +1635,8 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 # ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's own example of a nonce and its proof, and a mask without effect: chance in these
-#: protects proxies, and on a Unix socket there are none.
+#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
+#: proxies, and a Unix socket has none.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
 #: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
@@ -1563,7 +1714,7 @@ class WebSocket:
 		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-			raise AppServerError("its control socket does not answer as a WebSocket")
+			raise AppServerError("its control socket does not speak WebSocket")
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
@@ -1572,7 +1723,7 @@ class WebSocket:
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
 			if odd or len(parts) + size > MAX_EVENT:
-				raise AppServerError("it sent an odd or too large frame")
+				raise AppServerError("it sent a malformed or oversized frame")
 			data = yield from self._take(size)
 			if kind == CLOSE:
 				return
@@ -1657,14 +1808,15 @@ class AppServer:
 		self.transport.send(json.dumps(request).encode("ascii"))
 		end = monotonic() + self.patience
 		answer: Json = {}
-		while answer.get("id") != self._last_id or "method" in answer:
+		# True would equal 1.
+		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
 			if monotonic() > end:
 				raise AppServerError(f"it did not answer {method}")
 			answer = yield from self.receive()
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
-			raise AppServerError(f"its answer to {method} makes no sense")
+			raise AppServerError(f"its answer to {method} is malformed")
 		return answer["result"]
 
 	def greet(self) -> Events:
@@ -1743,7 +1895,7 @@ class LiveRun(AppServer, Run):
 
 	def timed_out(self) -> RunFailure | None:
 		if self._sent is Sent.NOTHING and self._active:
-			return SessionBusy("A turn of the user's ran there to the end")
+			return SessionBusy("The user's own turn there did not end")
 		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
 		return self._failure("it did not end in time") if silent else None
 
@@ -1773,9 +1925,7 @@ class LiveRun(AppServer, Run):
 			self._active = text_in(session, "thread", "status", "type") == "active"
 			if not self._active:
 				break
-			yield say(
-				"Waiting for the turn that runs in the open window of session " + self._session
-			)
+			yield say("Waiting for the turn running in the open window of session " + self._session)
 			# What it told last may be older than this answer, or newer: nothing else may come.
 			again = monotonic() + ASK_AGAIN
 			while self._active and monotonic() < again:
@@ -1789,7 +1939,7 @@ class LiveRun(AppServer, Run):
 			("reasoning_effort", options.effort, session.get("reasoningEffort")),
 		):
 			if wanted and wanted != found:
-				yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+				yield warning(f"There, {name} is {found or 'the configured one'}, not {wanted}.")
 
 	def _check_rights(self, kind: str, session: Json) -> str:
 		"""The session's sandbox. Raises RunFailure if a turn there could do more than it may."""
@@ -1974,7 +2124,8 @@ class QueueRun(LiveRun):
 
 	def _look(self) -> Events:
 		"""Reads the newest turns, and tells of ours as a window would."""
-		answer = yield from self._ask("thread/turns/list", limit=3, itemsView="full")
+		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
+		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
 		self._active = any(
 			turn.get("status") == "interrupted" and not turn.get("completedAt")
@@ -1987,6 +2138,7 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
+					return (yield from self._look())  # with all items
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
@@ -2023,11 +2175,6 @@ class Codex:
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.codex_home
 		codex = find_codex(settings.codex)
-		if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
-			raise RunFailure(
-				f"codex.cmd cannot work in {cwd}: use another directory, or set "
-				"CODEX_BIN to codex.exe."
-			)
 		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
@@ -2099,8 +2246,8 @@ class MachineLocks:
 	"""Locks on sessions among this user's servers on this machine.
 
 	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-	with its watchers, so that the session of a killed server is free when its Codex is gone. Within
-	a process, Lines see to it that nobody asks twice.
+	with its watchers and on Windows with its Codex, so that the session of a killed server is free
+	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
 	"""
 
 	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
@@ -2118,6 +2265,14 @@ class MachineLocks:
 		self.lock("0", take=False)  # opens the file
 		return self._fd
 
+	def lend(self, session_id: str, pid: int) -> None:
+		"""Makes the lock of a session last until its Codex is gone."""
+		lend_lock(self._byte(session_id), pid)
+
+	@staticmethod
+	def _byte(session_id: str) -> int:
+		return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
+
 	def acquire(self, session_id: str, control: Control) -> None:
 		"""Waits for the session. Raises Stopped."""
 		why = f"Waiting for session {session_id}, which another server on this machine is using"
@@ -2131,7 +2286,7 @@ class MachineLocks:
 
 	def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
+		byte = self._byte(session_id) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2170,13 +2325,15 @@ class Place:
 			self._lines.wait(self._session_id, self._control, why)
 			self._locks.acquire(self._session_id, self._control)
 
-	def take(self, session_id: str) -> None:
-		"""Takes a session that has just begun, so that the next call on it waits."""
+	def take(self, session_id: str, pid: int | None) -> None:
+		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session_id != self._session_id:
 			self.leave()
 			self._session_id = session_id
 			self._lines.join(session_id, self._control)
 			self._locks.lock(session_id)
+		if pid:
+			self._locks.lend(session_id, pid)
 
 	def leave(self) -> None:
 		"""Gives the place back."""
@@ -2223,7 +2380,7 @@ not a person: be direct and specific, without praise.
 - Look at the repository in the working directory yourself. Do not trust the summary: check its \
 claims against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
-- First line: the verdict, %s, with the one reason that decides.
+- First line: the verdict, %s, and the one reason that decides. It tells the agent %s.
 - Then list what blocks, separately from what is only advice. Leave out an empty list.
 - Name what is missing, risky, unclear or untested, with file and line where you can, and what \
 would settle it.
@@ -2257,13 +2414,13 @@ class Tool(NamedTuple):
 			for name, _, part in self.texts
 			if arguments.get(name, "").strip()
 		]
-		verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
-		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
+		verdicts = '"%s", "%s" or "%s"' % self.verdicts
+		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
 CARRY_ON = (
 	" To continue the conversation, pass the answer's session_id to the next call of any codex "
-	"tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes."
+	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
 	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
@@ -2277,7 +2434,7 @@ TOOLS = (
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
 		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
 		"or codex_guard_final." + CARRY_ON,
-		(("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
+		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
 	Tool(
@@ -2286,7 +2443,7 @@ TOOLS = (
 		"Before you start work that is not trivial: Codex checks the plan against the repository"
 		+ REVIEWS,
 		(
-			("requirements", "What is to be achieved, as the user asked for it.", "{}"),
+			("requirements", "The goal, as the user stated it.", "{}"),
 			("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
 			("constraints", "What must hold or must not be touched.", "# Constraints\n{}"),
 		),
@@ -2307,9 +2464,9 @@ TOOLS = (
 			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
 			(
 				"base",
-				"A git revision since which to judge the change, such as main or HEAD~3. "
+				"The git revision from which to judge the change, such as main or HEAD~3. "
 				"Without it the reviewer looks for the change itself.",
-				"# Base\nJudge all that has changed since {0}, committed or not: "
+				"# Base\nJudge everything that has changed since {0}, committed or not: "
 				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
 			),
 		),
@@ -2324,8 +2481,8 @@ INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
-Pass session_id to the next call on the same matter. Show the user the resume_command; you can go \
-on in the session afterwards."""
+Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
+continue the session afterwards."""
 
 #: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
@@ -2340,12 +2497,12 @@ COMMON_ARGUMENTS = (
 	(
 		"model",
 		"[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
-		"A model, for this call. Without it the user's configuration applies.",
+		"The model for this call. Without it the user's configuration applies.",
 	),
 	(
 		"reasoning_effort",
 		"[a-z][a-z0-9_-]{0,31}",
-		"An effort like low or high, for this call. Without it the user's configuration applies.",
+		"The effort for this call, such as low. Without it the user's configuration applies.",
 	),
 )
 PATTERNS = {
@@ -2406,7 +2563,7 @@ def output_schema(tool: Tool) -> Json:
 	required = list(fields)
 	fields["forked_from"] = field("string", "The session of which this is a copy.")
 	fields["warnings"] = field(
-		"array", "What Codex warned of, or could not do.", items={"type": "string"}
+		"array", "What Codex warned about or could not do.", items={"type": "string"}
 	)
 	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
 	if tool.verdicts:
@@ -2419,7 +2576,7 @@ def output_schema(tool: Tool) -> Json:
 
 
 def describe_tools(settings: Settings) -> list[Json]:
-	"""The tools as `tools/list` tells them."""
+	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
 		writes = turn_sandbox(tool, None, settings) != "read-only"
@@ -2576,7 +2733,7 @@ class ToolRunner:
 		if self._nested:
 			raise RunFailure(
 				f"You are the Codex that {NAME} itself started. Work on your own: a "
-				"call would start another, without end."
+				"call would start another Codex, and so on without end."
 			)
 		session_id, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session_id:
@@ -2590,7 +2747,7 @@ class ToolRunner:
 		control = Control(Deadline(timeout_ms / 1000), Progress(send))
 		with self._changed:
 			if self._calls >= MAX_CALLS:
-				raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
+				raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running.")
 			self._calls += 1
 		# A copy is a session of its own.
 		place = Place(self._sessions, self._locks, None if fork else session_id, control)
@@ -2613,7 +2770,7 @@ class ToolRunner:
 			then = (
 				"Codex had not begun. Call again later, or"
 				if call.turn.state is State.WAITING
-				else "Codex was stopped; what it did stays in the session. Call again with it, and"
+				else "Codex was stopped; what it did stays in the session. Continue it"
 			)
 			seen = one_line(call.control.progress.latest, 200)
 			text = (
@@ -2692,7 +2849,7 @@ class ToolRunner:
 				if event is not None:
 					text, known = turn.fold(event), turn.session_id
 					if event["type"] == "thread.started" and known:
-						call.place.take(known)
+						call.place.take(known, run.pid)
 						if not expected:
 							self._directories[known] = options.cwd
 						progress.say(
@@ -2739,13 +2896,13 @@ class ToolRunner:
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
 		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
-			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
+			problem = "not a place to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session_id else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"
 				problem = (
-					f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
-					"there, and a session that was started there or none"
+					f"outside {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in there, "
+					"and a session that was started there, or none"
 				)
 		if problem:
 			raise RunFailure(
@@ -2843,7 +3000,7 @@ class Server:
 			self._call_tool(message, meta.get("progressToken"), client, answer)
 		elif method == "tools/list":
 			if params.get("cursor") not in (None, ""):
-				raise invalid_params("there is one page, without cursor")
+				raise invalid_params('there is only one page: leave out "cursor"')
 			answer({"tools": self._tools, **(CACHED if modern else {})})
 		elif method == "server/discover":
 			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
@@ -2904,7 +3061,7 @@ class Server:
 		except RuntimeError:  # the system gives no more threads
 			self._runner.abandon(call)
 			self._take(message.id, call)
-			answer(failure("This server is out of threads: wait for answers."))
+			answer(failure("This server is out of threads: wait for other calls to end."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session_id = monotonic(), call.session_id
@@ -2920,9 +3077,7 @@ class Server:
 			try:
 				answer(result)
 			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(
-					failure(f"The answer cannot be written ({error!r}): codex resume {session_id}")
-				)
+				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session_id}"))
 		spent = monotonic() - begin
 		log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
@@ -2979,7 +3134,7 @@ def serve(settings: Settings) -> None:
 			leave()
 
 	threading.Thread(target=read, name="reader", daemon=True).start()
-	log(f"version {VERSION} serves MCP on standard input and output")
+	log(f"version {VERSION}, serving MCP on standard input and output")
 	os.read(wake_read, 1)
 	server.close(0.4)
 	writer.drain(0.1)
@@ -3011,15 +3166,22 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		except RunFailure as refusal:
 			good, words = False, str(refusal)
 		yield good, "rights of " + who, words or "as Codex's configuration says", ""
+	windows = "hold their sessions until they are closed"
+	if version < (0, 147):
+		windows = "do not see the agent's turns until they are opened again"
+	elif version >= (0, 149):
+		windows = "take the agent's messages"
+	yield True, "windows of `codex resume`", windows, ""
 	managed = os.path.join(MANAGED, "requirements.toml")
 	rules = ", ".join(allow_rules(home, cwd)) or "none"
 	yield True, "rules that lift a sandbox", rules, ""
 	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
 	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
-	command = [sys.platform.replace("darwin", "macos")]
+	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
-	good, words = ask_codex(codex, "sandbox", *command, "--", "true")
+	nothing = [os.environ.get("COMSPEC", "cmd"), "/c", "exit"] if WINDOWS else ["true"]
+	good, words = ask_codex(codex, "sandbox", *command, "--", *nothing)
 	words = "can run here" if good else f"cannot run here: {words}"
 	remedy = "; in a container that is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
 	yield good, "sandboxed commands", words, f". {ALLOW_SANDBOXES}{remedy}"
@@ -3049,13 +3211,22 @@ def run_check(settings: Settings) -> int:
 	return 0 if all(line[0] for line in lines) else 1
 
 
+def windows_quote(word: str) -> str:
+	"""A word as both cmd.exe and PowerShell take it."""
+	if re.search('["$`%\u201c-\u201e]', word):
+		print(f"Note: cmd.exe or PowerShell changes {word}: add it by hand", file=sys.stderr)
+	# PowerShell would keep a plain -- to itself.
+	plain = re.fullmatch(r"[\w\\/:.=+-]*\w", word)
+	return word if plain else '"' + re.sub(r"(\\*)$", r"\1\1", word) + '"'
+
+
 def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
 	words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
-	return " ".join(map(shlex.quote, words))
+	return " ".join(map(windows_quote if WINDOWS else shlex.quote, words))
 
 
 def codex_config(command: list[str], env: dict[str, str], codex_home: str) -> str:
@@ -3099,8 +3270,8 @@ def print_config(client: str, settings: Settings) -> int:
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
 	if not os.path.isfile(file) or passing:
 		print(
-			"There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
-			"that.",
+			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
+			"run that.",
 			file=sys.stderr,
 		)
 		return 1
@@ -3118,6 +3289,8 @@ def print_config(client: str, settings: Settings) -> int:
 def main() -> int:
 	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
+	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
 	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
 		os.environ["CODEX_HOME"] = settings.codex_home
 	if len(sys.argv) == 1:
@@ -3130,8 +3303,8 @@ def main() -> int:
 		description="Without options, an MCP server over standard input and output.",
 	)
 	chosen = parser.add_mutually_exclusive_group(required=True)
-	chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
-	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
+	chosen.add_argument("--check", action="store_true", help="show what is used and if it works")
+	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="print what a client needs")
 	chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
 	options = parser.parse_args()
 	if options.check:

@@ -170,7 +170,7 @@ def hang() -> NoReturn:
 def grandchild(detached: bool) -> None:
     """A child that keeps stdout and stderr open for two minutes, in the group or out of it."""
     child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
+        [sys.executable, "-c", "import time; time.sleep(120)", NOTES], start_new_session=detached
     )
     with open(os.path.join(NOTES, "grandchildren"), "a") as file:
         file.write(f"{child.pid}\n")
@@ -228,8 +228,9 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "sleep":
         time.sleep(float(text))
     elif name == "stubborn":
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
+        for one in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, one):
+                signal.signal(getattr(signal, one), signal.SIG_IGN)
     elif (
         name == "polite"
     ):  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
@@ -336,7 +337,9 @@ def mcp_child(program: str) -> str:
         "method": "tools/call",
         "params": {"name": CHAT, "arguments": {"prompt": "from inside"}},
     }
-    environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
+    kept = ("HOME", "PATH", "SYSTEMROOT", "FAKE_CODEX_DIR", "CODEX_HOME", "CODEX_BIN")
+    kept = kept if os.name == "nt" else ("HOME", "PATH")
+    environment = {key: os.environ[key] for key in kept if key in os.environ}
     child = subprocess.run(
         [sys.executable, program],
         input=json.dumps(call).encode() + b"\n",
@@ -344,7 +347,7 @@ def mcp_child(program: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        preexec_fn=os.setpgrp,
+        preexec_fn=getattr(os, "setpgrp", None),
     )  # noqa: PLW1509 (no threads here)
     return child.stdout.decode()
 
@@ -385,6 +388,8 @@ def refuse(word: str, session: Session, asked: str) -> None:
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if os.environ.get("FAKE_CODEX_HOLDER") and arguments[:1] != ["exec"]:
+        grandchild(True)  # an updater, say
     if arguments == ["--version"]:
         print("codex-cli " + VERSION_TEXT)
         return

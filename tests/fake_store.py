@@ -184,14 +184,19 @@ def lock_path(home: str, id: str) -> str:
 
 def hold(home: str, id: str, wait: bool = False) -> Optional[IO[str]]:
     """Takes the session's writer lock, to be freed with `release`; None if somebody has it."""
-    import fcntl
-
     path, end = lock_path(home, id), time.monotonic() + BOUND
     os.makedirs(os.path.dirname(path), exist_ok=True)
     while True:
         file = open(path, "a")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
                 return file
         except FileNotFoundError:
