@@ -16,7 +16,7 @@ e2e:             ## the tests with the real Codex CLI and real MCP clients and a
 	$(PYTHON) tests/e2e/install_frameworks.py
 	.e2e/venv/bin/python -m pytest tests/e2e
 
-versions:        ## the tests of rights with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
+versions:        ## the tests of rights and open sessions with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
 	$(PYTHON) tests/e2e/versions.py $(VERSIONS)
 
 lint: .venv/made ## style and types
