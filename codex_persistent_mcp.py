@@ -2103,7 +2103,6 @@ class QueueRun(LiveRun):
 		yield from self._look()
 		self._gone = self._gone + 1 if is_free(self._lock) else 0
 		if self._sent is Sent.TAKEN:
-			yield say("Codex is working on it in the session that is open elsewhere")
 			if self._gone > 2:
 				raise AppServerError("whoever had the session open is gone")
 		elif self._sent is Sent.OFFERED:
@@ -2138,6 +2137,7 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
+					yield say("Codex is working on it in the session that is open elsewhere")
 					return (yield from self._look())  # with all items
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
@@ -2185,11 +2185,11 @@ class Codex:
 		if options.session_id:
 			live = LiveRun(home, options, prompt)
 			yield live
-			if options.sandbox in PROFILES:
+			version, soon = self.version(codex), 0 <= waited < GRACE
+			if options.sandbox in PROFILES and not (soon and version >= (0, 157)):
 				raise live.refuse("rights that cannot be seen from here")
-			if 0 <= waited < GRACE:
-				return  # it may be a `codex exec`, which is soon over
-			version = self.version(codex)
+			if soon:
+				return  # it may be a `codex exec`, or a window that is just being opened
 			freed = "at once" if version < (0, 157) else "within a minute"
 			failure = RunFailure(
 				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "

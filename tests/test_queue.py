@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 #: Milliseconds for a call that is to end by its timeout with its message queued or taken: the first
 #: 3 s go by before it is queued. And for one that is first to wait 10 s for an answer of Codex's.
-TIMEOUT, LONG = 12000, 16000
+TIMEOUT, LONG = 12000, 30000
 #: Seconds for a call that is to fail in the first ones, and in which what was started is gone.
 AT_ONCE, GONE = 12.0, 5.0
 HOLDERS = ("`codex resume` window", "editor", "desktop app", "another agent")
@@ -430,7 +430,7 @@ TROUBLES = {
     "start and greeting": {
         "start silent": FAILED,
         "start die": FAILED,
-        "start garbage": FAILED,  # an answer to the first request is in it
+        "start garbage": ANSWERED,
         "start child": ANSWERED,
         "end ignore": ANSWERED,
         "initialize die 3": FAILED,
