@@ -1553,7 +1553,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
 				raise RunFailure(
-					f"Codex's rights are unknown. {USER}make {path} readable: {error.strerror}."
+					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
 				) from None
 
 
@@ -2896,7 +2896,7 @@ class ToolRunner:
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
 		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
-			problem = "not a place to write in. Give a project as cwd, or sandbox read-only"
+			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session_id else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"
