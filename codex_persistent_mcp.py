@@ -1063,10 +1063,10 @@ def item_progress(item: Json, finished: bool) -> str:
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
-	line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
+	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
-	found = re.match(plain, line)
+	found = line and re.match(plain, line.group())
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
