@@ -26,11 +26,11 @@ them into the turn, reports progress and decides when to stop. Leaving the itera
     a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
 It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
-session is open elsewhere); `codex app-server`, for that; `codex --version`, once
-for each executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
+session is open elsewhere); for that, `codex app-server`; `codex --version`, once for each
+executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
-processes, to see who started it and what a stopped turn has left.
+the Codex home, the directory's .codex and /etc/codex); on Linux, /proc/locks, and the environments
+of this user's processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
