@@ -727,7 +727,11 @@ def is_free(path: str) -> bool:
 	"""On Linux, whether no process has a lock on a file; false where that is not known."""
 	try:
 		with open("/proc/locks", encoding="ascii") as file:
-			return f":{os.stat(path).st_ino} " not in file.read()
+			if f":{os.stat(path).st_ino} " in file.read():
+				return False
+		with open(path, "rb") as lock:  # a holder in another container is not listed
+			fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+		return True
 	except FileNotFoundError:
 		return sys.platform == "linux"
 	except OSError:
@@ -1839,7 +1843,7 @@ class Sent(enum.Enum):
 #: Who can have a session open.
 HOLDER = "a `codex resume` window, an editor's Codex panel, the desktop app or another agent"
 THERE = f"The session is open elsewhere ({HOLDER})"
-FORK = "Pass fork to go on in a copy (Codex 0.148 or newer), leave session_id out"
+FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
 
 
 class LiveRun(AppServer, Run):
@@ -2145,6 +2149,8 @@ class QueueRun(LiveRun):
 				self._told = len(items)
 				if turn.get("completedAt"):
 					yield from self._of_our_turn("turn/completed", {"turn": turn})
+				elif turn is not turns[0]:
+					raise AppServerError("its turn has broken off")
 
 
 # ---- codex: which of them runs a turn ----
