@@ -100,8 +100,6 @@ class Held:
     """A session that an agent began, and the app-server that then opened it."""
 
     def __init__(self, real: Real) -> None:
-        if numbers(real.version) < (0, 149):
-            pytest.skip("its app-servers take no messages of others")
         self.real, self.client = real, real.start()
         said = self.client.chat("My cat is called Pomponius.\nMODEL:SAY A fine name.")
         self.session = session_of(said)
@@ -133,6 +131,7 @@ def ran_there(result: Any, session: str) -> bool:
     return any("open elsewhere" in text for text in warnings)
 
 
+@pytest.mark.versions((0, 149))
 def test_a_call_is_answered_through_an_app_server_that_has_the_session_open(held: Held) -> None:
     result = held.chat("The agent asks about the harbour.\nMODEL:SAY The harbour is deep.")
     assert ran_there(result, held.session)
@@ -160,6 +159,7 @@ def test_a_call_is_answered_through_an_app_server_that_has_the_session_open(held
     assert len(held.real.rollouts()) == 1
 
 
+@pytest.mark.versions((0, 149))
 def test_a_turn_that_runs_there_is_waited_for_and_not_disturbed(held: Held) -> None:
     text = "The person is first. MODEL:WAIT 9"
     held.holder.ask("turn/start", threadId=held.session, input=[{"type": "text", "text": text}])
@@ -171,6 +171,7 @@ def test_a_turn_that_runs_there_is_waited_for_and_not_disturbed(held: Held) -> N
     assert "You wrote: The person is first" in json.dumps(turns[1]["items"])
 
 
+@pytest.mark.versions((0, 149))
 def test_a_message_that_is_cancelled_while_it_is_queued_is_not_answered(held: Held) -> None:
     id = held.call("Never to be heard.")
     wait(lambda: held.holder.queue(held.session), "queued message")
@@ -181,6 +182,7 @@ def test_a_message_that_is_cancelled_while_it_is_queued_is_not_answered(held: He
     assert "Never to be heard" not in held.real.heard()
 
 
+@pytest.mark.versions((0, 149))
 def test_a_holder_that_goes_away_leaves_a_failure_or_an_answer(held: Held) -> None:
     id = held.call("Wait for me.\nMODEL:SAY Here.")
     wait(lambda: held.holder.queue(held.session), "queued message")
@@ -200,6 +202,7 @@ def test_a_holder_that_goes_away_leaves_a_failure_or_an_answer(held: Held) -> No
     assert not ran_there(held.chat("Go on.\nMODEL:SAY Gone on."), held.session)
 
 
+@pytest.mark.versions((0, 149))
 def test_a_failed_turn_there_is_told_in_codex_words(held: Held) -> None:
     result = held.chat("MODEL:FAIL 400")
     text = text_of(result)
@@ -207,6 +210,7 @@ def test_a_failed_turn_there_is_told_in_codex_words(held: Held) -> None:
     assert re.search("400|strike|Bad Request", text), text
 
 
+@pytest.mark.versions((0, 149))
 def test_a_guard_is_refused_at_once_and_goes_on_in_a_fork(held: Held) -> None:
     order = "Check this.\nMODEL:RUN touch written; echo touched\nMODEL:SAY GO"
     given: Dict[str, Any] = {"change_summary": order, "session_id": held.session}
@@ -271,11 +275,10 @@ def test_a_call_on_a_session_that_is_open_in_a_window(real: Real) -> None:
             again.wait_for("Gone on.")
 
 
+@pytest.mark.versions((0, 149), (0, 157))
 def test_a_call_that_times_out_says_what_became_of_its_message_in_the_window(
     real: Real,
 ) -> None:
-    if not (0, 149) <= numbers(real.version) < (0, 157):
-        pytest.skip("its windows do not take queued messages")
     client, session, window = opened(real)
     with window:
         result = client.chat("A long turn.\nMODEL:WAIT 40", session_id=session, timeout_ms=20000)
@@ -291,9 +294,8 @@ def test_a_call_that_times_out_says_what_became_of_its_message_in_the_window(
         assert "Next." not in real.heard()
 
 
+@pytest.mark.versions((0, 148))
 def test_a_fork_of_a_session_that_is_open_in_a_window_is_one_of_its_own(real: Real) -> None:
-    if numbers(real.version) < (0, 148):
-        pytest.skip("it cannot fork")
     client, session, window = opened(real)
     with window:
         result = client.chat("A copy.\nMODEL:SAY In the copy.", session_id=session, fork=True)
