@@ -1,14 +1,18 @@
-# The commands of this repository. Each makes what it needs, in the ignored folders .venv and .e2e.
+# The commands of this repository. Each makes what it needs, in the ignored folders .venv, .e2e and .windows.
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test e2e versions lint fuzz soak bench clean
+.PHONY: demo test windows e2e versions lint fuzz soak bench clean
 
 demo:            ## one conversation, shown: no account needed
 	$(PYTHON) tests/demo.py
 
 test: .venv/made ## the tests with the fake codex
-	$(RUN) -m pytest tests --ignore=tests/e2e --numprocesses 4 --dist worksteal
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/windows --numprocesses 4 --dist worksteal
+
+windows: .venv/made ## the tests with a real Windows Python and the fake codex under Wine, which it installs
+	$(RUN) tests/windows/install.py
+	$(RUN) -m pytest tests/windows
 
 e2e:             ## the tests with the real Codex CLI and real MCP clients and agent frameworks, from npm and PyPI
 	$(PYTHON) tests/e2e/install.py
@@ -38,7 +42,7 @@ bench: .venv/made ## speed and memory, against floors; BENCH="--against FILE" me
 	$(RUN) tests/bench.py $(BENCH)
 
 clean:
-	rm -rf .venv .e2e .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .e2e .windows .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/made: tests/requirements.txt
 	$(PYTHON) -m venv .venv
