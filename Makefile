@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test windows e2e versions lint fuzz soak bench clean
+.PHONY: demo test e2e versions windows lint fuzz soak bench clean
 
 demo:            ## one conversation, shown: no account needed
 	$(PYTHON) tests/demo.py
@@ -10,18 +10,18 @@ demo:            ## one conversation, shown: no account needed
 test: .venv/made ## the tests with the fake codex
 	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/windows --numprocesses 4 --dist worksteal
 
-windows: .venv/made ## the tests with a real Windows Python and the fake codex under Wine, which it installs
-	$(RUN) tests/windows/install.py
-	$(RUN) -m pytest tests/windows
-
 e2e:             ## the tests with the real Codex CLI and real MCP clients and agent frameworks, from npm and PyPI
 	$(PYTHON) tests/e2e/install.py
 	$(PYTHON) tests/e2e/install_clients.py
 	$(PYTHON) tests/e2e/install_frameworks.py
 	.e2e/venv/bin/python -m pytest tests/e2e
 
-versions:        ## the tests of rights with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
+versions:        ## the tests of rights and open sessions with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
 	$(PYTHON) tests/e2e/versions.py $(VERSIONS)
+
+windows: .venv/made ## the Windows half, under Wine, which is installed with apt if you are root
+	$(PYTHON) tests/windows/install.py
+	$(RUN) -m pytest tests/windows
 
 lint: .venv/made ## style and types
 	$(RUN) -m ruff check --isolated --select E4,E7,E9,F,W --per-file-ignores codex_persistent_mcp.py:W191 .

@@ -1054,10 +1054,10 @@ def item_progress(item: Json, finished: bool) -> str:
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
-	line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
+	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
-	found = re.match(plain, line)
+	found = line and re.match(plain, line.group())
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
@@ -1543,7 +1543,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
 				raise RunFailure(
-					f"Codex's rights are unknown. {USER}make {path} readable: {error.strerror}."
+					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
 				) from None
 
 
@@ -2093,7 +2093,6 @@ class QueueRun(LiveRun):
 		yield from self._look()
 		self._gone = self._gone + 1 if is_free(self._lock) else 0
 		if self._sent is Sent.TAKEN:
-			yield say("Codex is working on it in the session that is open elsewhere")
 			if self._gone > 2:
 				raise AppServerError("whoever had the session open is gone")
 		elif self._sent is Sent.OFFERED:
@@ -2128,6 +2127,7 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
+					yield say("Codex is working on it in the session that is open elsewhere")
 					return (yield from self._look())  # with all items
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
@@ -2175,11 +2175,11 @@ class Codex:
 		if options.session_id:
 			live = LiveRun(home, options, prompt)
 			yield live
-			if options.sandbox in PROFILES:
+			version, soon = self.version(codex), 0 <= waited < GRACE
+			if options.sandbox in PROFILES and not (soon and version >= (0, 157)):
 				raise live.refuse("rights that cannot be seen from here")
-			if 0 <= waited < GRACE:
-				return  # it may be a `codex exec`, which is soon over
-			version = self.version(codex)
+			if soon:
+				return  # it may be a `codex exec`, or a window that is just being opened
 			freed = "at once" if version < (0, 157) else "within a minute"
 			failure = RunFailure(
 				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
@@ -2885,7 +2885,7 @@ class ToolRunner:
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
 		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
-			problem = "not a place to write in. Give a project as cwd, or sandbox read-only"
+			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session_id else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"

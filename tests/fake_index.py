@@ -631,6 +631,8 @@ class Conversation:
         points = (method,) if method == "initialize" else (method, "*")
         what, argument = trouble(*points)
         try:
+            if what in ("error", "unknown"):  # an error answer means that nothing was done
+                raise Refusal(argument or "internal error", -32603)
             answer = {"id": id, "result": self._result(method, params, what)}
         except Refusal as refusal:
             answer = {"error": refusal.error, "id": id}
