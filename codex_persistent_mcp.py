@@ -89,6 +89,7 @@ PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two message
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
 ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
 GRACE = 3.0  # for whoever has a session open only for a moment
+STARTING = 30.0  # for the app-server of a window, which at first closes connections
 TAKE = 45.0  # for whoever has a session open to take a queued message
 LOOK = 1.0  # between two looks at a queued message
 
@@ -524,34 +525,33 @@ def foreign() -> Any:
 
 
 def windows(function: str, *arguments: Any) -> int:
-	"""What a function of Windows returns. Raises OSError if that is 0."""
+	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
 	ctypes = foreign()
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
 	# A handle is as wide as a pointer.
 	found = call(*(ctypes.c_void_p(one) if isinstance(one, int) else one for one in arguments))
-	if not found:
-		raise ctypes.WinError(ctypes.get_last_error())
-	return found
-
-
-def new_object(create: str, *arguments: Any) -> int:
-	"""The handle of a new named object of Windows; 0 if there is one of that name."""
-	ctypes = foreign()
-	try:
-		handle = windows(create, None, *arguments)
-	except PermissionError:
-		return 0  # another user's
-	if ctypes.get_last_error() != 183:  # ERROR_ALREADY_EXISTS
-		return handle
-	windows("CloseHandle", handle)
-	return 0
+	error = ctypes.WinError(ctypes.get_last_error())
+	if found and not isinstance(error, FileExistsError):
+		return found
+	if found:
+		windows("CloseHandle", found)
+	raise error
 
 
 #: Windows' groups: the handles of job objects by the id of the process that each began with. A job
 #: has the first free name, so that a server in there can find out where it is.
 JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
+
+
+def new_job() -> int:
+	for name in JOB_NAMES:
+		try:
+			return windows("CreateJobObjectW", None, name)
+		except (FileExistsError, PermissionError):
+			pass  # of another run, or another user's
+	raise OSError("too many runs")
 
 
 def limit_job(job: int, flags: int) -> None:
@@ -565,10 +565,9 @@ def limit_job(job: int, flags: int) -> None:
 def begin_job(process: Any) -> None:
 	"""Puts a process that was started suspended into a job of its own, and lets it run."""
 	ctypes = foreign()
-	job = next(filter(None, (new_object("CreateJobObjectW", name) for name in JOB_NAMES)))
+	job, handle = new_job(), int(process._handle)
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
-	handle = int(process._handle)
 	windows("AssignProcessToJobObject", job, handle)
 	if ctypes.WinDLL("ntdll").NtResumeProcess(ctypes.c_void_p(handle)):
 		raise OSError("the process cannot be resumed")
@@ -705,10 +704,8 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 		if sys.platform == "win32":
 			if not take:
 				return byte not in LOCKS or bool(windows("CloseHandle", LOCKS.pop(byte)))
-			handle = new_object("CreateEventW", 0, 0, f"Global\\{NAME}-lock-{byte}")
-			if handle:
-				LOCKS[byte] = handle
-			return bool(handle)
+			LOCKS[byte] = windows("CreateEventW", None, 0, 0, f"Global\\{NAME}-lock-{byte}")
+			return True
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
 			try:
@@ -719,7 +716,7 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 					raise
 		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
 		return True
-	except (BlockingIOError, PermissionError):
+	except (BlockingIOError, FileExistsError, PermissionError):
 		return False
 
 
@@ -738,17 +735,13 @@ def is_free(path: str) -> bool:
 		return False
 
 
-def lend_lock(byte: int, pid: int) -> None:
+def lend_lock(byte: int, process: Any) -> None:
 	"""On Windows, makes a lock last until that process is gone, too."""
-	if WINDOWS and byte in LOCKS:
-		try:
-			process = windows("OpenProcess", 0x40, 0, pid)  # PROCESS_DUP_HANDLE
-			try:
-				windows("DuplicateHandle", -1, LOCKS[byte], process, None, 0, 0, 2)
-			finally:
-				windows("CloseHandle", process)
-		except OSError:
-			pass  # it is gone already
+	try:
+		if process and byte in LOCKS:
+			windows("DuplicateHandle", -1, LOCKS[byte], int(process._handle), None, 0, 0, 2)
+	except OSError:
+		pass  # it is gone already
 
 
 def in_job(name: str) -> bool:
@@ -757,10 +750,8 @@ def in_job(name: str) -> bool:
 	found = ctypes.c_int()
 	try:
 		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
-		try:
-			windows("IsProcessInJob", -1, job, ctypes.byref(found))
-		finally:
-			windows("CloseHandle", job)
+		windows("IsProcessInJob", -1, job, ctypes.byref(found))
+		windows("CloseHandle", job)
 	except OSError:
 		pass  # there is none, or not this user's
 	return bool(found)
@@ -803,16 +794,17 @@ def log(text: str) -> None:
 	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
 
 	def write() -> None:
-		with LOGGING:
+		try:
 			os.write(2, line)
+		finally:
+			LOGGING.release()
 
 	try:
-		if not WINDOWS:
-			if poll(2, select.POLLOUT) & select.POLLOUT:
-				os.write(2, line)
-		elif LOGGING.acquire(timeout=TICK):  # no pipe there tells whether a write would wait
-			LOGGING.release()
-			threading.Thread(target=write, daemon=True).start()
+		if WINDOWS:  # where no pipe tells whether a write would wait
+			if LOGGING.acquire(timeout=TICK):
+				threading.Thread(target=write, daemon=True).start()
+		elif poll(2, select.POLLOUT) & select.POLLOUT:
+			os.write(2, line)
 	except (OSError, RuntimeError):
 		pass
 
@@ -1321,8 +1313,8 @@ class Run:
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
-	#: Of its process, once it has one.
-	pid: int | None = None
+	#: Once there is one.
+	process: Any = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
@@ -1375,13 +1367,12 @@ class CodexRun(Run):
 
 		try:
 			cwd = start_directory(self._command[0], self._cwd)
-			process = spawn(self._command, cwd, self._mark, self._watch)
+			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			raise RunFailure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
 				f"{error}. Check whether it starts in a terminal."
 			) from None
-		self.pid = process.pid
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1855,6 +1846,7 @@ class LiveRun(AppServer, Run):
 
 	def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
 		self._home = codex_home
+		self.socket = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
 		self._options, self._session = options, options.session_id or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
@@ -1883,7 +1875,7 @@ class LiveRun(AppServer, Run):
 		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
 	def _connect(self) -> Any:
-		return WebSocket(os.path.join(self._home, "app-server-control", "app-server-control.sock"))
+		return WebSocket(self.socket)
 
 	def follow(self) -> Events:
 		"""The events of the next moments."""
@@ -2191,8 +2183,9 @@ class Codex:
 		if options.session_id:
 			live = LiveRun(home, options, prompt)
 			yield live
-			version, soon = self.version(codex), 0 <= waited < GRACE
-			if options.sandbox in PROFILES and not (soon and version >= (0, 157)):
+			version, daemon = self.version(codex), os.path.lexists(live.socket)
+			soon = 0 <= waited < (STARTING if daemon else GRACE)
+			if options.sandbox in PROFILES and not (soon and daemon):
 				raise live.refuse("rights that cannot be seen from here")
 			if soon:
 				return  # it may be a `codex exec`, or a window that is just being opened
@@ -2271,9 +2264,9 @@ class MachineLocks:
 		self.lock("0", take=False)  # opens the file
 		return self._fd
 
-	def lend(self, session_id: str, pid: int) -> None:
+	def lend(self, session_id: str, process: Any) -> None:
 		"""Makes the lock of a session last until its Codex is gone."""
-		lend_lock(self._byte(session_id), pid)
+		lend_lock(self._byte(session_id), process)
 
 	@staticmethod
 	def _byte(session_id: str) -> int:
@@ -2331,15 +2324,14 @@ class Place:
 			self._lines.wait(self._session_id, self._control, why)
 			self._locks.acquire(self._session_id, self._control)
 
-	def take(self, session_id: str, pid: int | None) -> None:
+	def take(self, session_id: str, process: Any) -> None:
 		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session_id != self._session_id:
 			self.leave()
 			self._session_id = session_id
 			self._lines.join(session_id, self._control)
 			self._locks.lock(session_id)
-		if pid:
-			self._locks.lend(session_id, pid)
+		self._locks.lend(session_id, process)
 
 	def leave(self) -> None:
 		"""Gives the place back."""
@@ -2855,7 +2847,7 @@ class ToolRunner:
 				if event is not None:
 					text, known = turn.fold(event), turn.session_id
 					if event["type"] == "thread.started" and known:
-						call.place.take(known, run.pid)
+						call.place.take(known, run.process)
 						if not expected:
 							self._directories[known] = options.cwd
 						progress.say(

@@ -13,7 +13,7 @@ import pytest
 
 from client import BOUND, session_of, text_of
 from tools import CHAT
-from wine import PLANTED, SHIM, windows_path
+from wine import LEFT, PLANTED, SHIM, windows_path
 
 HANGING = "FAKE:session\nFAKE:started\nFAKE:grandchild\nFAKE:gate there\nFAKE:hang"
 
@@ -47,7 +47,7 @@ def test_the_end_of_input_leaves_nothing(bench: Any) -> None:
     client = bench.start()
     client.start_call(CHAT, {"prompt": HANGING})
     bench.reached("there")
-    assert client.close() == 0
+    assert client.close() in LEFT
     nothing_left(bench)
 
 
@@ -93,7 +93,7 @@ def test_what_a_good_turn_leaves_may_stay_and_delays_nothing(bench: Any, where: 
     for _ in range(2):  # the second is not disturbed by the first
         assert "done" in text_of(client.chat(steps))
     client.process.stdin.close()  # Wine's processes share the server's stderr, so it stays open
-    assert client.process.wait(BOUND) == 0
+    assert client.process.wait(BOUND) in LEFT
     left = bench.alive()
     assert len(left) == 2, left
 
@@ -128,7 +128,7 @@ def test_many_turns_leave_no_handles_behind(bench: Any) -> None:
     bench.wait(lambda: handles() <= before + 1, "end of the turns' handles")
 
 
-def test_a_log_that_nobody_reads_delays_no_answer(bench: Any) -> None:
+def test_a_log_that_nobody_reads_holds_up_nothing(bench: Any) -> None:
     # Not a test client's, which reads.
     env = dict(os.environ, **bench.env)
     process = subprocess.Popen(
@@ -144,12 +144,14 @@ def test_a_log_that_nobody_reads_delays_no_answer(bench: Any) -> None:
             "method": "tools/call",
             "params": {"name": CHAT, "arguments": {"prompt": "p", "cwd": "Z:\\" + "no" * 200}},
         }
-        for number in range(600):  # each makes a line of the log; a pipe holds 64 KiB
+        for number in range(1500):  # each makes a line of the log; a pipe holds 64 KiB
             process.stdin.write(json.dumps(dict(call, id=number)).encode() + b"\n")
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["id"] is not None
+        workers = f"/proc/{process.pid}/task"
+        bench.wait(lambda: len(os.listdir(workers)) < 30, "end of the calls' workers")
         process.stdin.close()
-        assert process.wait(BOUND) == 0
+        assert process.wait(BOUND) in LEFT
     finally:
         process.kill()
         process.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from client import session_of, text_of
 from tools import PLAN
-from wine import windows_path
+from wine import LEFT, windows_path
 
 
 def test_a_session_goes_on_in_the_next_call_and_after_a_restart(bench: Any) -> None:
@@ -18,7 +18,7 @@ def test_a_session_goes_on_in_the_next_call_and_after_a_restart(bench: Any) -> N
     assert "You sent 0 messages" in text_of(first)
     session = session_of(first)
     assert "You sent 1 messages" in text_of(client.chat("second", session_id=session))
-    assert client.close() == 0
+    assert client.close() in LEFT
     assert "You sent 2 messages" in text_of(bench.start().chat("third", session_id=session))
 
 

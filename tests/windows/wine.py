@@ -11,6 +11,8 @@ PYTHON = os.path.join(FOLDER, "python", "python.exe")
 #: Folders with codex.exe and with npm's codex.cmd, whose node.exe is in bin; a program to plant.
 BIN, SHIM = os.path.join(FOLDER, "exe"), os.path.join(FOLDER, "shim")
 PLANTED = os.path.join(FOLDER, "planted.exe")
+#: Exit codes of a server that leaves: Wine 8 seldom crashes while it ends a process's last threads.
+LEFT = (0, -11)
 
 
 def windows_path(path: str) -> str:
