@@ -943,15 +943,11 @@ def item_progress(item: Json, finished: bool) -> str:
 	"""The line of progress that an item deserves, or ""."""
 	kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
 	if kind == "command_execution":
+		if finished and not failed(item):
+			return ""
 		command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
 		code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
-		return (
-			f"Failed{code}: {command}"
-			if failed(item)
-			else ""
-			if finished
-			else ("Running " + command)
-		)
+		return f"Failed{code}: {command}" if failed(item) else "Running " + command
 	if kind == "file_change":
 		paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
 		return "Changing " + ", ".join(map(os.path.basename, paths))
@@ -977,10 +973,10 @@ def item_progress(item: Json, finished: bool) -> str:
 
 def verdict_of(text: str, verdicts: Tuple[str, ...]) -> str:
 	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
-	line = next((one for one in text.splitlines() if re.search(r"\w", one)), "")
+	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
-	found = re.match(plain, line)
+	found = line and re.match(plain, line.group())
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
