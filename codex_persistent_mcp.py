@@ -1565,6 +1565,7 @@ class WebSocket:
 		if not stat.S_ISSOCK(told.st_mode):
 			raise AppServerError("its control socket is no socket")
 		self._buffer, self._end, self._incoming = bytearray(), 0.0, self._messages()
+		self._early: Optional[bytes] = b""  # Codex hangs up if frames come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
@@ -1597,6 +1598,8 @@ class WebSocket:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
 			raise AppServerError("its control socket does not answer as a WebSocket")
+		early, self._early = self._early or b"", None
+		self._write(early)
 		parts, fragmented = b"", False
 		while True:
 			first, length = yield from self._take(2)
@@ -1651,8 +1654,14 @@ class WebSocket:
 			if size < 1 << 16
 			else b"\xff" + size.to_bytes(8, "big")
 		)
+		self._write(bytes([0x80 | kind]) + length + MASK + data)
+
+	def _write(self, frames: bytes) -> None:
+		if self._early is not None:
+			self._early += frames
+			return
 		self._socket.settimeout(WITHDRAW)
-		self._socket.sendall(bytes([0x80 | kind]) + length + MASK + data)
+		self._socket.sendall(frames)
 
 
 class AppServer:

@@ -175,9 +175,12 @@ class Connection:
 
     def serve(self) -> None:
         try:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += self._read(1)
+            # Like the real daemon, it reads once for the request, and hangs up if more has come
+            # along with it. The pause makes sure that a client that is too early is caught.
+            time.sleep(0.05)
+            head = self.sock.recv(4096)
+            if not head.endswith(b"\r\n\r\n"):
+                return
             if self.daemon.due("upgrade"):
                 if self.daemon.what == "silent":
                     return self._swallow()
