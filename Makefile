@@ -1,14 +1,14 @@
-# The commands of this repository. Each makes what it needs, in the ignored folders .venv and .e2e.
+# The commands of this repository. Each makes what it needs, in the ignored folders .venv, .e2e and .windows.
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test e2e versions lint fuzz soak bench clean
+.PHONY: demo test e2e versions windows lint fuzz soak bench clean
 
 demo:            ## one conversation, shown: no account needed
 	$(PYTHON) tests/demo.py
 
 test: .venv/made ## the tests with the fake codex
-	$(RUN) -m pytest tests --ignore=tests/e2e --numprocesses 4 --dist worksteal
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/windows --numprocesses 4 --dist worksteal
 
 e2e:             ## the tests with the real Codex CLI and real MCP clients and agent frameworks, from npm and PyPI
 	$(PYTHON) tests/e2e/install.py
@@ -16,8 +16,12 @@ e2e:             ## the tests with the real Codex CLI and real MCP clients and a
 	$(PYTHON) tests/e2e/install_frameworks.py
 	.e2e/venv/bin/python -m pytest tests/e2e
 
-versions:        ## the tests of rights with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
+versions:        ## the tests of rights and open sessions with more versions of the real Codex CLI; VERSIONS="0.125.0 0.154.0" for some
 	$(PYTHON) tests/e2e/versions.py $(VERSIONS)
+
+windows: .venv/made ## the Windows half, under Wine, which is installed with apt if you are root
+	$(PYTHON) tests/windows/install.py
+	$(RUN) -m pytest tests/windows
 
 lint: .venv/made ## style and types
 	$(RUN) -m ruff check --isolated --select E4,E7,E9,F,W --per-file-ignores codex_persistent_mcp.py:W191 .
@@ -38,7 +42,7 @@ bench: .venv/made ## speed and memory, against floors; BENCH="--against FILE" me
 	$(RUN) tests/bench.py $(BENCH)
 
 clean:
-	rm -rf .venv .e2e .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .e2e .windows .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/made: tests/requirements.txt
 	$(PYTHON) -m venv .venv

@@ -5,42 +5,34 @@
 # ///
 """An MCP server over stdio that runs each tool call as a turn of a real, persisted Codex session.
 
-An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers in a session of its own store. A
-person can go on with it in a terminal (`codex resume <session_id>`), and the agent after that.
+An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session that Codex stores. A
+person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
-The way of one call through the rooms of this file, each of which uses only rooms above it:
-
-    bytes in      transport      the only reader of standard input
-    message       messages       JSON-RPC: a line to a checked message
-    dispatch      server         both protocol eras, requests in flight, cancellation
-    tool          tools          arguments checked against the tool's own schema
-    prompt        prompts        the attribution line, the text of each tool
-    place         sessions       one turn at a time in a session, on this machine
-    run           codex process  `codex exec --json`, with just the rights that the call may have;
-                  app-server     or a turn in the `codex resume` window that has the session open
-    events, turn  turn           what Codex reports, folded into a reply or a failure
-    result        tools, server  structured and as text
-    bytes out     transport      the only writer of standard output
+The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
+only reader of standard input; *messages* makes JSON-RPC of it; *server* keeps the requests in
+flight. *tools* checks the arguments, *prompts* writes the text, *sessions* gives the call its
+place. *codex process* runs `codex exec`, with just the *rights* that the call may have, or
+*app-server* a turn in a session that is open elsewhere. *turn* folds what Codex reports, *tools*
+makes a result of it, and *transport* is the only writer of standard output.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them into the turn, tells progress and looks whether to stop. Leaving the iterator ends the run:
+them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
 
-    a run (Ladder)        SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL,
-                          a second apart. On Linux, what has left the group gets SIGTERM first.
-    this server's end     the same in a quarter of a second: clients wait no more than half of one.
-    a killed server       the watcher, a shell in the run's group, does it, in a quarter, too.
-    a turn elsewhere      is not ours to kill: the app-server has two seconds to interrupt it.
+    a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
+                        second apart. On Linux, what has left the group gets SIGTERM first.
+    this server's end   the same in a quarter of a second: clients wait no more than half of one
+    a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
+    a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec` (again, while the session is open elsewhere), through /bin/sh,
-which leaves the watcher; `codex --version`, once for each executable; on macOS `ps`, once; for
---check, `codex login status` and `codex sandbox`.
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
+session is open elsewhere); for that, `codex app-server`; `codex --version`, once for each
+executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
-processes, to see who started it and what a stopped turn has left.
+the Codex home, the directory's .codex and /etc/codex); on Linux, /proc/locks, and the environments
+of this user's processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
-file in the Codex home. It connects to Codex's control socket there. It keeps no state: the
-conversations live in Codex's session store.
+file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
 
 from __future__ import annotations
@@ -58,19 +50,8 @@ import select
 import signal
 import threading
 import time
-from typing import (
-	Any,
-	Callable,
-	Dict,
-	Generator,
-	Iterator,
-	List,
-	NamedTuple,
-	Optional,
-	Set,
-	Tuple,
-	Union,
-)
+from time import monotonic
+from typing import Any, Callable, Dict, Generator, Iterator, NamedTuple, Optional, Tuple
 
 # ---- constants, settings ----
 
@@ -107,25 +88,28 @@ STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
 ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
+GRACE = 3.0  # for whoever has a session open only for a moment
+TAKE = 45.0  # for whoever has a session open to take a queued message
+LOOK = 1.0  # between two looks at a queued message
 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 Json = Dict[str, Any]
 
 
 class Settings(NamedTuple):
-	"""What the operator set, with a text for each bad value."""
+	"""What the operator has set, and a text for each bad value."""
 
 	codex: str
 	cwd: str
-	sandbox: Optional[str]
+	sandbox: str | None
 	timeout_ms: int
 	max_parallel: int
 	origin: str
 	codex_home: str
-	roots: Tuple[str, ...]
-	codex_args: Tuple[str, ...]
-	review_profile: str
-	problems: Tuple[str, ...]
+	roots: tuple[str, ...]
+	codex_args: tuple[str, ...]
+	review_profile: str | None
+	problems: tuple[str, ...]
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -137,11 +121,11 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 	return read
 
 
-def name_like(pattern: str, what: str, none: Optional[str]) -> Callable[[str], Optional[str]]:
-	def read(text: str) -> Optional[str]:
+def name_like(pattern: str, what: str) -> Callable[[str], str | None]:
+	def read(text: str) -> str | None:
 		if text and not re.fullmatch(pattern, text):
 			raise ValueError(what)
-		return text or none
+		return text or None
 
 	return read
 
@@ -157,7 +141,7 @@ def working_directory(text: str) -> str:
 	raise ValueError("the absolute path of an existing directory")
 
 
-def directories(text: str) -> Tuple[str, ...]:
+def directories(text: str) -> tuple[str, ...]:
 	paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
 	if not all(map(os.path.isabs, paths)):
 		raise ValueError(f"absolute directories, separated by {os.pathsep}")
@@ -169,9 +153,9 @@ VALUED = "-c|-p|--config|--profile|--enable|--disable|--add-dir|--local-provider
 FLAGS = "--oss|--strict-config"
 
 
-def codex_options(text: str) -> Tuple[str, ...]:
+def codex_options(text: str) -> tuple[str, ...]:
 	"""Reads options of `codex exec`, quoted as in a shell."""
-	import shlex  # seldom needed
+	import shlex
 
 	try:
 		words = shlex.split(text)
@@ -179,42 +163,30 @@ def codex_options(text: str) -> Tuple[str, ...]:
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
-		raise ValueError(f"{VALUED}|{FLAGS}; other variables set sandbox and directory")
+		raise ValueError(f"only {VALUED}|{FLAGS}; sandbox and directory have their own variables")
 	return tuple(words)
 
 
-#: The environment's variables in the order of the fields of Settings: name, default, and what reads
-#: it, or raises ValueError: what it takes.
-VARIABLES: Tuple[Tuple[str, str, Callable[[str], Any]], ...] = (
+#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
+#: whose ValueError says what the variable takes.
+VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
-	(
-		"CODEX_MCP_SANDBOX",
-		"",
-		name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES), None),
-	),
+	("CODEX_MCP_SANDBOX", "", name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES))),
 	("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
 	("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
 	("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
-	(
-		"CODEX_HOME",
-		os.path.join("~", ".codex"),
-		lambda text: os.path.abspath(os.path.expanduser(text)),
-	),
+	("CODEX_HOME", "~/.codex", lambda text: os.path.abspath(os.path.expanduser(text))),
 	("CODEX_MCP_ROOTS", "", directories),
 	("CODEX_MCP_CODEX_ARGS", "", codex_options),
-	(
-		"CODEX_MCP_REVIEW_PROFILE",
-		"",
-		name_like("[A-Za-z0-9_-]+", "the name of a permission profile in Codex's config.toml", ""),
-	),
+	("CODEX_MCP_REVIEW_PROFILE", "", name_like("[A-Za-z0-9_-]+", "a permission profile's name")),
 )
 
 
-def read_settings(env: Dict[str, str]) -> Settings:
+def read_settings(env: dict[str, str]) -> Settings:
 	"""Reads the settings. An empty value counts as not set."""
-	values: List[Any] = []
-	problems: List[str] = []
+	values: list[Any] = []
+	problems: list[str] = []
 	for name, default, read in VARIABLES:
 		text = env.get(name) or default
 		try:
@@ -264,6 +236,10 @@ class SessionBusy(RunFailure):
 	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
 
 
+class NobodyTook(SessionBusy):
+	"""Whoever has the session open did not take the message, which was withdrawn."""
+
+
 #: Why a call must end before its turn has ended.
 Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
 
@@ -279,12 +255,12 @@ class Deadline:
 	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
 
 	def __init__(self, timeout_s: float) -> None:
-		self._end = time.monotonic() + timeout_s
-		self._reason: Optional[Reason] = None
+		self._end = monotonic() + timeout_s
+		self._reason: Reason | None = None
 		self._wake = threading.Event()
 
 	def stop(self, reason: Reason) -> None:
-		"""Makes `check` raise `Stopped`. The first reason stays."""
+		"""Makes `check` raise `Stopped`. The first reason counts."""
 		self._reason = self._reason or reason
 		self._wake.set()
 
@@ -294,14 +270,14 @@ class Deadline:
 
 	def check(self) -> None:
 		"""Raises `Stopped` if the call must end."""
-		if self._reason is None and time.monotonic() >= self._end:
+		if self._reason is None and monotonic() >= self._end:
 			self._reason = Reason.TIMEOUT
 		if self._reason:
 			raise Stopped(self._reason)
 
 	def wait(self, duration: float) -> bool:
 		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-		woken = self._wake.wait(min(duration, self._end - time.monotonic()))
+		woken = self._wake.wait(min(duration, self._end - monotonic()))
 		self._wake.clear()
 		self.check()
 		return woken
@@ -318,24 +294,24 @@ def one_line(text: str, limit: int) -> str:
 class Progress:
 	"""What a call is doing, thinned out for a person. Only the call's worker may call this."""
 
-	def __init__(self, send: Optional[Callable[[str], None]]) -> None:
+	def __init__(self, send: Callable[[str], None] | None) -> None:
 		self.latest = "waiting"  # sent or not
 		self._send = send
-		self._begin = time.monotonic()
+		self._begin = monotonic()
 		self._sent_at = self._begin - PROGRESS_GAP
-		self._since: Optional[float] = None  # when there came a text that was not sent
+		self._since: float | None = None  # since when a text is unsent
 
 	def say(self, text: str, at_once: bool = False) -> None:
-		"""Tells `text`, if any: `at_once`, or soon unless something newer comes first."""
+		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
 		if text and text != self.latest:
-			self.latest, self._since = text, self._since or time.monotonic()
+			self.latest, self._since = text, self._since or monotonic()
 		if at_once:
 			self._tell(text)
 		self.tick()
 
 	def tick(self) -> None:
-		"""Tells what is due: a text half a second old, or after a long silence a sign of life."""
-		now = time.monotonic()
+		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
+		now = monotonic()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
 			self._tell(self.latest)
@@ -345,10 +321,10 @@ class Progress:
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
 		if self._send is not None:
-			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - time.monotonic()))
+			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - monotonic()))
 
 	def _tell(self, text: str) -> None:
-		self._sent_at, self._since = time.monotonic(), None
+		self._sent_at, self._since = monotonic(), None
 		if self._send is not None:
 			self._send(one_line(text, 160))
 
@@ -360,7 +336,7 @@ class Control(NamedTuple):
 	progress: Progress
 
 	def check(self) -> None:
-		"""Raises `Stopped` if the call must end; tells what is due."""
+		"""Raises `Stopped` if the call must end; sends progress that is due."""
 		self.deadline.check()
 		self.progress.tick()
 
@@ -406,29 +382,25 @@ def object_in(value: Any, *path: str) -> Json:
 	return found if isinstance(found, dict) else {}
 
 
-def objects_in(value: Any, *path: str) -> List[Json]:
+def objects_in(value: Any, *path: str) -> list[Json]:
 	"""The objects in the array at `path`, or []."""
 	found = value_in(value, *path)
 	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def json_number(text: str) -> Union[int, float]:
-	"""A number of JSON. One that no float holds becomes the nearest that can be written again.
+def json_number(text: str) -> float:
+	"""A number of JSON; if no float holds it, the nearest that can be written again.
 
-	So does one of hundreds of digits: on millions, Python would work for hours.
+	An int of hundreds of digits counts as such: on millions, Python would work for hours. NaN and
+	the like, which Python would take, are refused.
 	"""
 	if len(text) < 400 and not re.search("[.eE]", text):
 		return int(text)
 	return max(-sys.float_info.max, min(float(text), sys.float_info.max))
 
 
-def json_constant(text: str) -> None:
-	"""Refuses NaN and the like, which Python would take."""
-	raise ValueError(f"{text} is not JSON")
-
-
 DECODER = json.JSONDecoder(
-	parse_int=json_number, parse_float=json_number, parse_constant=json_constant
+	parse_int=json_number, parse_float=json_number, parse_constant=json_number
 )
 
 
@@ -477,15 +449,13 @@ def object_param(params: Json, name: str) -> Json:
 	return found or {}
 
 
-def read_message(value: Any) -> Optional[Message]:
+def read_message(value: Any) -> Message | None:
 	"""Checks one message. Raises ProtocolError.
 
-	None is one that nobody here waits for: a response, a notification without parameters.
+	None for one that nobody here waits for: a response, a notification without parameters.
 	"""
-	if isinstance(value, list):
-		raise invalid_request("batches are not supported; send each message by itself, on one line")
 	if not isinstance(value, dict):
-		raise invalid_request("a message is an object")
+		raise invalid_request("a message is an object; batches are not supported")
 	if "method" not in value and ("result" in value or "error" in value):
 		return None
 	if value.get("jsonrpc") != "2.0":
@@ -496,27 +466,25 @@ def read_message(value: Any) -> Optional[Message]:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	# [] is how some clients leave it out.
-	params = {} if value.get("params") == [] else object_param(value, "params")
-	return Message(value["method"], params, value.get("id"))
+	if value.get("params") == []:  # how some clients leave it out
+		value["params"] = {}
+	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
 
 # ---- platform: all that differs between POSIX and Windows ----
 
 WINDOWS = os.name == "nt"
-if sys.platform == "win32":  # said so that mypy follows
-	import msvcrt
-else:
+if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process and of all that it starts, to know them by.
+#: A name and a value in the environment of a process and all that it starts, to recognise them.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the end of the pipe {0}: it comes however this server dies, the only holder of the other end.
-#: Then the watcher stops the group, and on Linux what has left it with the mark. It ignores the
-#: signals by which the group is stopped, and is swept away with it after the run. It alone also
-#: holds {1}, the file of the locks, which so last until the command is gone.
+#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
+#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
+#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
+#: lock file, so that the locks last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -543,39 +511,103 @@ class Watch(NamedTuple):
 	locks: int
 
 
-def watch_pipe() -> Optional[int]:
+def watch_pipe() -> int | None:
 	"""The end of a new pipe that watchers read, None without a shell."""
 	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
 
 
-def spawn(command: List[str], cwd: str, mark: Mark, watch: Optional[Watch] = None) -> Any:
+def foreign() -> Any:
+	"""The module ctypes, as Windows has it."""
+	import ctypes
+
+	return ctypes
+
+
+def windows(function: str, *arguments: Any) -> int:
+	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
+	ctypes = foreign()
+	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
+	ctypes.set_last_error(0)
+	# A handle is as wide as a pointer.
+	found = call(*(ctypes.c_void_p(one) if isinstance(one, int) else one for one in arguments))
+	error = ctypes.WinError(ctypes.get_last_error())
+	if found and not isinstance(error, FileExistsError):
+		return found
+	if found:
+		windows("CloseHandle", found)
+	raise error
+
+
+#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
+#: has the first free name, so that a server in there can find out where it is.
+JOBS: dict[int, int] = {}
+JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
+
+
+def new_job() -> int:
+	for name in JOB_NAMES:
+		try:
+			return windows("CreateJobObjectW", None, name)
+		except (FileExistsError, PermissionError):
+			pass  # of another run, or another user's
+	raise OSError("too many runs")
+
+
+def limit_job(job: int, flags: int) -> None:
+	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
+	import struct
+
+	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
+	windows("SetInformationJobObject", job, 9, limits, len(limits))
+
+
+def begin_job(process: Any) -> None:
+	"""Puts a process that was started suspended into a job of its own, and lets it run."""
+	ctypes = foreign()
+	job, handle = new_job(), int(process._handle)
+	JOBS[process.pid] = job
+	limit_job(job, 0x2000)
+	windows("AssignProcessToJobObject", job, handle)
+	if ctypes.WinDLL("ntdll").NtResumeProcess(ctypes.c_void_p(handle)):
+		raise OSError("the process cannot be resumed")
+
+
+def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
 	import subprocess  # a quarter of the server's time to start, and not needed then
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
-		options["creationflags"] = 0x08000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
+		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
+		options["creationflags"] = 0x08000204
 	elif watch:
 		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
+	if command[0].lower().endswith((".cmd", ".bat")):
+		for word in command:  # Python quotes for programs, and cmd.exe reads it otherwise
+			if re.search(r"[&|<>^%!\r\n]", word):
+				raise ValueError(f"as a .cmd it cannot be given {word!r}")
 	pipe = subprocess.PIPE
-	return subprocess.Popen(
+	process = subprocess.Popen(
 		command, cwd=cwd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, **options
 	)
+	if WINDOWS:
+		try:
+			begin_job(process)
+		except BaseException:
+			with process:
+				process.kill()
+			sweep(process.pid)
+			raise
+	return process
 
 
 def signal_group(pid: int, name: str) -> None:
-	"""Signals the group that `pid` leads; on Windows any signal ends the tree."""
+	"""Signals the group that `pid` leads; on Windows any signal ends it."""
 	try:
 		if WINDOWS:
-			import subprocess
-
-			subprocess.run(
-				["taskkill", "/T", "/F", "/PID", str(pid)],
-				stdin=subprocess.DEVNULL,
-				capture_output=True,
-			)
+			windows("TerminateJobObject", JOBS[pid], 1)
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
@@ -599,18 +631,31 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 	return found
 
 
-def sweep(group: int) -> None:
-	"""Ends what is left of a group. Reaps what a container's first process inherits."""
+def sweep(group: int, strays: bool = True) -> None:
+	"""Ends what is left of a group. Reaps what a container's first process inherits.
+
+	On Windows nothing leaves its group, so without `strays` what is left may stay.
+	"""
+	if WINDOWS and group in JOBS:
+		if strays:
+			signal_group(group, "SIGKILL")
+		else:
+			limit_job(JOBS[group], 0)
+		windows("CloseHandle", JOBS.pop(group))
+	if WINDOWS:
+		return
 	signal_group(group, "SIGKILL")
 	try:
-		while not WINDOWS:
+		while True:
 			os.waitpid(-group, 0)
 	except ChildProcessError:
 		pass
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows a socket to which a worker copies it."""
+	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
+	closing a pipe waits for a read, and that for whoever holds the other end.
+	"""
 	if not WINDOWS:
 		return pipe
 	import socket
@@ -618,7 +663,7 @@ def selectable(pipe: Any) -> Any:
 	near, far = socket.socketpair()
 
 	def copy() -> None:
-		with far:
+		with far, pipe:
 			try:
 				for chunk in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
 					far.sendall(chunk)
@@ -626,7 +671,8 @@ def selectable(pipe: Any) -> Any:
 				pass
 
 	threading.Thread(target=copy, daemon=True).start()
-	return near.makefile("rb", 0)
+	with near:
+		return near.makefile("rb", 0)
 
 
 def poll(fd: int, events: int) -> int:
@@ -640,20 +686,24 @@ def poll(fd: int, events: int) -> int:
 
 #: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
 F_OFD_SETLK = 37
+#: Windows' locks, named objects instead of bytes: their handles by byte.
+LOCKS: dict[int, int] = {}
 
 
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all processes that inherited `fd` are gone; else until this one is.
+	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
+	that it was lent to are; else until this one is.
 	"""
-	import errno  # like struct, needed by calls and not by the start
+	import errno
 	import struct
 
 	try:
 		if sys.platform == "win32":
-			os.lseek(fd, byte, os.SEEK_SET)
-			msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
+			if not take:
+				return byte not in LOCKS or bool(windows("CloseHandle", LOCKS.pop(byte)))
+			LOCKS[byte] = windows("CreateEventW", None, 0, 0, f"Global\\{NAME}-lock-{byte}")
 			return True
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
@@ -665,17 +715,57 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 					raise
 		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
 		return True
-	except (BlockingIOError, PermissionError):
+	except (BlockingIOError, FileExistsError, PermissionError):
 		return False
+
+
+def is_free(path: str) -> bool:
+	"""On Linux, whether no process has a lock on a file; false where that is not known."""
+	try:
+		with open("/proc/locks", encoding="ascii") as file:
+			if f":{os.stat(path).st_ino} " in file.read():
+				return False
+		with open(path, "rb") as lock:  # a holder in another container is not listed
+			fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+		return True
+	except FileNotFoundError:
+		return sys.platform == "linux"
+	except OSError:
+		return False
+
+
+def lend_lock(byte: int, process: Any) -> None:
+	"""On Windows, makes a lock last until that process is gone, too."""
+	try:
+		if process and byte in LOCKS:
+			windows("DuplicateHandle", -1, LOCKS[byte], int(process._handle), None, 0, 0, 2)
+	except OSError:
+		pass  # it is gone already
+
+
+def in_job(name: str) -> bool:
+	"""Whether this process is in the job of that name."""
+	ctypes = foreign()
+	found = ctypes.c_int()
+	try:
+		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
+		windows("IsProcessInJob", -1, job, ctypes.byref(found))
+		windows("CloseHandle", job)
+	except OSError:
+		pass  # there is none, or not this user's
+	return bool(found)
 
 
 def inside(marker: str) -> bool:
 	"""Whether a process with `marker` in its environment is above this one.
 
-	It may have stripped this one's, but leaves it in its POSIX session, which it leads.
+	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
+	leads.
 	"""
-	if WINDOWS or os.environ.get(marker):
-		return bool(os.environ.get(marker))
+	if os.environ.get(marker):
+		return True
+	if WINDOWS:
+		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
 	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
@@ -694,19 +784,34 @@ def inside(marker: str) -> bool:
 		return False
 
 
+#: On Windows, held while a line goes out.
+LOGGING = threading.Lock()
+
+
 def log(text: str) -> None:
 	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
+
+	def write() -> None:
+		try:
+			os.write(2, line)
+		finally:
+			LOGGING.release()
+
 	try:
-		if WINDOWS or poll(2, select.POLLOUT) & select.POLLOUT:
-			os.write(2, f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace"))
-	except OSError:
+		if WINDOWS:  # where no pipe tells whether a write would wait
+			if LOGGING.acquire(timeout=TICK):
+				threading.Thread(target=write, daemon=True).start()
+		elif poll(2, select.POLLOUT) & select.POLLOUT:
+			os.write(2, line)
+	except (OSError, RuntimeError):
 		pass
 
 
 # ---- transport: lines from standard input, lines to standard output ----
 
 
-def read_lines(stream: Any) -> Iterator[Optional[bytes]]:
+def read_lines(stream: Any) -> Iterator[bytes | None]:
 	"""The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
 	for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
 		if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
@@ -726,7 +831,7 @@ class Writer:
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
 		self._fd, self._on_broken = fd, on_broken
 		self._changed = threading.Condition()
-		self._lines: List[bytes] = []
+		self._lines: list[bytes] = []
 		self._unsent = 0
 		threading.Thread(target=self._work, name="writer", daemon=True).start()
 
@@ -742,7 +847,7 @@ class Writer:
 			return self._changed.wait_for(lambda: self._unsent <= limit, patience)
 
 	def drain(self, patience: float) -> None:
-		"""Waits while something goes out in each `patience` seconds."""
+		"""Waits as long as something goes out every `patience` seconds."""
 		before = -1
 		while not self.wait_for_room(0, patience) and self._unsent != before:
 			before = self._unsent
@@ -791,11 +896,12 @@ SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:
 FAILED_END = re.compile(rb'"exit_code":-?[1-9]|"status":"(?:failed|declined)"')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
-#: What follows is for Codex's makers.
+#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
 NEW_SESSION = "begin a new session (leave session_id out) with a summary."
+CHECK_ID = "Check session_id, or leave it out."
 USER = "Ask the user to "
 UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
@@ -803,70 +909,52 @@ ENV = " into this server's env in the MCP client's configuration."
 STATUS = r"(?:unexpected|last) status:? "
 #: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
 #: identifiers, paths and numbers.
-ADVICE = (
-	(
-		"no rollout found",
-		"Check session_id, or leave it out. A session is known in its CODEX_HOME only.",
+ADVICE = {
+	"no rollout found": CHECK_ID + " A session is known in its CODEX_HOME only.",
+	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
+		"Use a reasoning_effort named above, or leave it out."
 	),
-	(
-		r"in .model_reasoning_eff|value: '\w+'.+supported values",
-		"Use a reasoning_effort named above, or leave it out.",
+	r"model provider\b.+ not found": USER + "fix model_provider in Codex's config.toml.",
+	"profile .+(?:not found|no longer s)|for '--profile": USER + "fix Codex's profile.",
+	"error loading (?:config|rules)": USER + "fix Codex's configuration there.",
+	"in the allowed set|requirements do not allow": (
+		"A policy forbids it: do not repeat it, tell the user."
 	),
-	(r"model provider\b.+ not found", USER + "correct model_provider in Codex's config.toml."),
-	("profile .+(?:not found|no longer s)|for '--profile", USER + "correct Codex's profile."),
-	("error loading (?:config|rules)", USER + "correct Codex's configuration there."),
-	(
-		"in the allowed set|requirements do not allow",
-		"A policy forbids it: do not repeat it, tell the user.",
+	r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
+	"|installed node version": (
+		USER + "set CODEX_BIN to the absolute path of Codex itself: its version manager finds no "
+		"version here."
 	),
-	(
-		r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
-		"|installed node version",
-		USER + "set CODEX_BIN to the absolute path of Codex itself: its "
-		"version manager finds no version here.",
+	"inside a (?:trusted dir|git repo)": "Use another cwd, or ask the user.",
+	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
+		USER + UPDATE + ", or leave out what it does not know."
 	),
-	("inside a (?:trusted dir|git repo)", "Use another cwd, or ask the user."),
-	(
-		r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)",
-		USER + UPDATE + ", or leave out what it does not know.",
+	"^missing environment var": USER + "put that variable" + ENV,
+	r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
+	"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
+	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
+	"maximum length": SHORTER,
+	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
+		"The user's plan is used up. Wait as long as it says, or ask the user."
 	),
-	("^missing environment var", USER + "put that variable" + ENV),
-	(
-		r"encrypted content|no tool output found|its required\s+fo|duplicate item|load rollout"
-		"|failed to read (?:thread|sess)|rollout at|ran out of room|context size|maximum context"
-		"|context window of this",
-		"This session cannot go on: " + NEW_SESSION,
+	"flagged for|content policy|safety reasons|content_filter|policy violation": (
+		"The model's server refuses this text. Reword it, and " + NEW_SESSION
 	),
-	("maximum length", SHORTER),
-	(
-		"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits",
-		"The user's plan is used up. Wait as long as it says, or ask the user.",
+	STATUS + r"429\b|too many requests|rate limit (?:exc|reach)": "Call again in a minute.",
+	STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
+	"|closed before resp": "The model's server is in trouble: call again later.",
+	r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
+	"|by cloudflare|network is unreachable": (
+		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for a proxy's "
+		"certificate, go" + ENV
 	),
-	(
-		"flagged for|content policy|safety reasons|content_filter|policy violation",
-		"The model's server refuses this text. Reword it, and " + NEW_SESSION,
+	"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b": (
+		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV
 	),
-	(STATUS + r"429\b|too many requests|rate limit (?:exc|reach)", "Call again in a minute."),
-	(
-		STATUS + r"5\d\d\b|high demand,|overloaded|at capacity|while processing your|capacity is"
-		"|closed before resp",
-		"The model's server is in trouble: call again later.",
+	r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)": (
+		"Leave model out, or use one that this Codex and account know."
 	),
-	(
-		r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
-		"|by cloudflare|network is unreachable",
-		USER + "check the network. HTTPS_PROXY, and "
-		"CODEX_CA_CERTIFICATE for a proxy's certificate, go" + ENV,
-	),
-	(
-		"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b",
-		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV,
-	),
-	(
-		r"\bmodel (?:\S+ )?(?:does not exist|is not supp|not found)",
-		"Leave model out, or use one that this Codex and account know.",
-	),
-)
+}
 #: Errors that pass: of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
 #: Notices that come in every turn; and what Codex overcame.
@@ -876,10 +964,11 @@ NOTICE = re.compile(
 	"|heads up|codex(?:'s linux sandb| could not find bub)"
 )
 RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
-BLOCKED = (
-	"Commands did not run: Codex's sandbox could not start on this machine. The user can "
-	"allow it (on Linux: unprivileged user namespaces, or an AppArmor profile for bwrap)"
+ALLOW_SANDBOXES = (
+	"The user can allow sandboxes (on Linux: unprivileged user namespaces, or an AppArmor profile "
+	"for bwrap)"
 )
+BLOCKED = "Commands did not run: Codex's sandbox could not start here. " + ALLOW_SANDBOXES
 NO_SANDBOX = re.compile(
 	r"(?i)bwrap: |sandbox-exec: sandbox_a|windows sandbox|"
 	"(?:error|permission|thread).+(?:landlock|linux.sandbox)"
@@ -894,11 +983,8 @@ def codex_words(text: str) -> str:
 			value = load_json(text[start:end])
 		except ValueError:
 			break
-		inner = (
-			text_in(value, "error", "message")
-			or text_in(value, "message")
-			or text_in(value, "detail")
-		)
+		inner = text_in(value, "error", "message") or text_in(value, "message")
+		inner = inner or text_in(value, "detail")
 		if not inner:
 			break
 		text = text[:start] + inner + text[end:]
@@ -917,7 +1003,7 @@ def stderr_words(text: str) -> str:
 	return codex_words("\n".join(chosen[:12]))
 
 
-def decode_event(line: Union[bytes, bytearray]) -> Optional[Json]:
+def decode_event(line: bytearray) -> Json | None:
 	"""The event in a line of Codex's output; None if it is not needed."""
 	if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
 		return None
@@ -927,11 +1013,10 @@ def decode_event(line: Union[bytes, bytearray]) -> Optional[Json]:
 	for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
 		try:
 			event = load_clean(text[start:])
-			break
 		except ValueError:
-			event = None
-	if text_in(event, "type") and not event["type"].startswith("run."):
-		return event
+			continue
+		if text_in(event, "type") and not event["type"].startswith("run."):
+			return event
 	return {"type": NOISE, "text": one_line(text[:1000], 200)} if text.strip() else None
 
 
@@ -943,11 +1028,11 @@ def item_progress(item: Json, finished: bool) -> str:
 	"""The line of progress that an item deserves, or ""."""
 	kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
 	if kind == "command_execution":
-		if finished and not failed(item):
-			return ""
 		command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
-		code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
-		return f"Failed{code}: {command}" if failed(item) else "Running " + command
+		if failed(item):
+			code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
+			return f"Failed{code}: {command}"
+		return "" if finished else "Running " + command
 	if kind == "file_change":
 		paths = [text_in(change, "path") for change in objects_in(item, "changes")[:5]]
 		return "Changing " + ", ".join(map(os.path.basename, paths))
@@ -958,11 +1043,11 @@ def item_progress(item: Json, finished: bool) -> str:
 		ahead = [text_in(step, "text") for step in steps if step.get("completed") is not True]
 		current = min(len(steps) - len(ahead) + 1, len(steps))
 		return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
-	if kind == "reasoning":
-		return finished and "Thinking: " + text.strip().split("\n")[0].strip("*# ") or ""
-	if kind == "agent_message":
-		return finished and "Writing: " + text[:400] or ""
-	if finished or kind == "error":
+	if kind == "reasoning" and finished:
+		return "Thinking: " + text.strip().split("\n")[0].strip("*# ")
+	if kind == "agent_message" and finished:
+		return "Writing: " + text[:400]
+	if finished or kind in ("reasoning", "agent_message", "error"):
 		return ""
 	if kind == "mcp_tool_call":
 		return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
@@ -971,7 +1056,7 @@ def item_progress(item: Json, finished: bool) -> str:
 	return "Working: " + kind.replace("_", " ")
 
 
-def verdict_of(text: str, verdicts: Tuple[str, ...]) -> str:
+def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
 	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
@@ -989,21 +1074,21 @@ class Turn:
 
 	def __init__(
 		self,
-		expected: Optional[str] = None,
-		limit: Optional[str] = None,
-		verdicts: Tuple[str, ...] = (),
+		expected: str | None = None,
+		limit: str | None = None,
+		verdicts: tuple[str, ...] = (),
 	) -> None:
 		"""`expected` is the session to continue; `limit` the sandbox."""
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
-		self.session_id: Optional[str] = None
+		self.session_id: str | None = None
 		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
 		#: messages of this one with their phases.
-		self.answers: List[str] = []
-		self._said: List[Tuple[str, str]] = []
+		self.answers: list[str] = []
+		self._said: list[tuple[str, str]] = []
 		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
-		self.usage: Optional[Json] = None
-		self.warnings: List[str] = []
+		self.usage: Json | None = None
+		self.warnings: list[str] = []
 		self.error = self.stray = ""  # the last error; the first line that was no event
 		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
@@ -1046,12 +1131,12 @@ class Turn:
 		return ""
 
 	@property
-	def reply(self) -> Optional[str]:
+	def reply(self) -> str | None:
 		"""All answers of the run; None if there is none."""
 		return "\n\n".join(self.answers + self._answer()) or None
 
-	def _answer(self) -> List[str]:
-		"""The message marked as the answer, else the last, with that of the verdict before it."""
+	def _answer(self) -> list[str]:
+		"""The message marked as the answer, else the last; before it, the one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1071,15 +1156,10 @@ class Turn:
 				self.warn(f"{BLOCKED}: {one_line(output, 300)}")
 		elif kind == "mcp_tool_call" and failed(item):
 			server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
-			told = (
-				(
-					". The user can allow it: default_tools_approval_mode in config.toml, "
-					f"[mcp_servers.{server}]."
-				)
-				if re.search("(?i)approv|cancelled", why)
-				else ""
-			)
-			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}{told}")
+			if re.search("(?i)approv|cancelled", why):
+				table = f"[mcp_servers.{server}] of config.toml"
+				why += f". The user can allow it: default_tools_approval_mode in {table}."
+			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}")
 
 	def _check_rights(self) -> None:
 		"""Raises RunFailure if Codex announces more rights than were asked for."""
@@ -1110,7 +1190,7 @@ class Turn:
 		if self.expected and name != self.expected:
 			raise SessionLost(
 				f"Codex does not know the session {self.expected}, and was stopped before it "
-				"answered from a new one. Check session_id, or leave it out."
+				"answered from a new one. " + CHECK_ID
 			)
 		if self.session_id and name != self.session_id:
 			raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
@@ -1122,15 +1202,11 @@ class Turn:
 		if self.state is State.COMPLETED or self.answers:
 			self.session_id = self.session_id or self.expected
 			if self.state is not State.COMPLETED:
-				self.warn(
-					"A further turn, for a goal or a hook, did not end "
-					f"({self.ending}). The answer is that of the turn before."
-				)
+				further = "A further turn, for a goal or a hook, did not end"
+				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
 			if self.reply is None:
-				raise RunFailure(
-					f"Codex finished the turn without a message: {words}\n"
-					"Ask again, for a written answer."
-				)
+				why = f"Codex ended its turn without a message: {words}"
+				raise RunFailure(why + "\nAsk again, for a written answer.")
 			if not self.session_id:
 				raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
 			return
@@ -1139,7 +1215,7 @@ class Turn:
 			raise SessionBusy("The session has an active writer")
 		what = "could not finish" if begun else "did not start"
 		advice = next(
-			(text for pattern, text in ADVICE if re.search("(?im)" + pattern, words)),
+			(text for pattern, text in ADVICE.items() if re.search("(?im)" + pattern, words)),
 			"If it happens again, ask the user to run `codex exec hello`.",
 		)
 		text = f"Codex {what} the turn ({self.ending}): {words}\n{advice}"
@@ -1155,32 +1231,41 @@ class Turn:
 
 
 class Options(NamedTuple):
-	"""What a turn is given; None leaves a value to Codex."""
+	"""What a turn is given; None leaves the choice to Codex."""
 
 	cwd: str
-	session_id: Optional[str] = None
-	model: Optional[str] = None
-	effort: Optional[str] = None
-	sandbox: Optional[str] = None
+	session_id: str | None = None
+	model: str | None = None
+	effort: str | None = None
+	sandbox: str | None = None
+	fork: bool = False
 
 
-def exec_arguments(options: Options, operator: Tuple[str, ...], rights: List[str]) -> List[str]:
+def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str]) -> list[str]:
 	"""The arguments after `codex`; the prompt comes on standard input (`-`)."""
 	effort = options.effort and f'model_reasoning_effort="{options.effort}"'
 	# The operator's come first: of two values for one key, Codex uses the last.
 	arguments = ["exec", *operator, "--skip-git-repo-check", "--json", "-C", options.cwd]
-	for words in (("-m", options.model), ("-c", effort), rights, ("resume", options.session_id)):
+	session = ("fork" if options.fork else "resume", options.session_id)
+	for words in (("-m", options.model), ("-c", effort), rights, session):
 		arguments += [word for word in words if word] if words[-1:] != (None,) else []
 	return arguments + ["-"]
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises RunFailure."""
-	import shutil  # not needed at the start
+	"""The executable that CODEX_BIN stands for. Raises RunFailure.
 
-	found = shutil.which(name)
-	if found:
-		return os.path.abspath(found)
+	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
+	"""
+	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
+	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
+		endings = [""]
+	folders = [""] if os.path.dirname(name) else filter(os.path.isabs, os.get_exec_path())
+	for folder in folders:
+		for ending in endings:
+			path = os.path.abspath(os.path.join(folder, name + ending))
+			if os.path.isfile(path) and os.access(path, os.X_OK):
+				return path
 	state = (
 		"is not on this server's PATH"
 		if not os.path.dirname(name)
@@ -1198,7 +1283,7 @@ def find_codex(name: str) -> str:
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server in there knows where it stands, and strays are found.
+#: Set for Codex, so that a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
@@ -1207,7 +1292,7 @@ class Ladder(NamedTuple):
 	gets SIGTERM before them.
 	"""
 
-	steps: Tuple[Tuple[float, str], ...]
+	steps: tuple[tuple[float, str], ...]
 	strays: bool = True
 
 
@@ -1227,6 +1312,8 @@ class Run:
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
+	#: Once there is one.
+	process: Any = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
@@ -1236,20 +1323,22 @@ class Run:
 		"""
 		raise NotImplementedError
 
-	def timed_out(self) -> Optional[RunFailure]:
+	def timed_out(self) -> RunFailure | None:
 		"""What a timeout in the middle of `events` means, if more than that."""
 		return None
 
 
-def here(other: str) -> str:
-	"""The server's own directory, or `other` if it is gone."""
+def start_directory(codex: str, other: str) -> str:
+	"""Where to start Codex: a version manager may find another one outside the server's own."""
+	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
+		return os.path.dirname(codex)
 	try:
 		return os.getcwd()
 	except OSError:
-		return other
+		return other  # it is gone
 
 
-def wait_for(selector: Any, patience: float) -> List[Any]:
+def wait_for(selector: Any, patience: float) -> list[Any]:
 	"""The pipes that are ready within `patience` seconds."""
 	if selector.get_map():
 		return [key.fileobj for key, _ in selector.select(patience)]
@@ -1260,23 +1349,28 @@ def wait_for(selector: Any, patience: float) -> List[Any]:
 class CodexRun(Run):
 	"""One Codex process with all that it starts."""
 
-	def __init__(self, command: List[str], cwd: str, prompt: bytes, watch: Optional[Watch]) -> None:
+	#: What makes an event of a line.
+	decode = staticmethod(decode_event)
+
+	def __init__(self, command: list[str], cwd: str, prompt: bytes, watch: Watch | None) -> None:
 		self._command, self._cwd, self._watch = command, cwd, watch
 		self._mark = (MARKER, os.urandom(8).hex())
 		self._unsent = memoryview(prompt)
+		self._open = not prompt  # whether more is to be written later
 		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
 		self._stderr = bytearray()
+		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
 
 	def events(self) -> Events:
 		import selectors
 
 		try:
-			# In the server's own directory: a version manager may find another Codex elsewhere.
-			process = spawn(self._command, here(self._cwd), self._mark, self._watch)
+			cwd = start_directory(self._command[0], self._cwd)
+			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			raise RunFailure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-				f"{error}. Check whether it can in a terminal."
+				f"{error}. Check whether it starts in a terminal."
 			) from None
 		with selectors.DefaultSelector() as selector:
 			try:
@@ -1297,15 +1391,20 @@ class CodexRun(Run):
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
 		for source in reading:
 			selector.register(source, EVENT_READ)
-		if WINDOWS:  # where no write takes just what it can at once
-			threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
+		if WINDOWS:
+			self._pipes = [*reading]
 		else:
 			os.set_blocking(process.stdin.fileno(), False)
-			selector.register(process.stdin, EVENT_WRITE)
 		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
 		while True:
+			if self._unsent and WINDOWS:  # where no write takes just what it can at once
+				feed = threading.Thread(target=self._feed, args=(process.stdin, self._unsent))
+				feed.daemon, self._unsent = True, memoryview(b"")
+				feed.start()
+			elif self._unsent and process.stdin not in selector.get_map():
+				selector.register(process.stdin, EVENT_WRITE)
 			yield None
-			now = time.monotonic()
+			now = monotonic()
 			if not gone and process.poll() is not None:
 				gone, end = True, min(end, now + DRAIN)
 			if now > end or gone and not reading:
@@ -1315,7 +1414,8 @@ class CodexRun(Run):
 				break
 			for pipe in ready:
 				if pipe is process.stdin:
-					if self._feed(pipe):
+					self._unsent = self._feed(pipe, self._unsent)
+					if not self._unsent:
 						selector.unregister(pipe)
 					continue
 				chunk = pipe.read(1 << 16)  # what there is; b"" at the end
@@ -1333,17 +1433,18 @@ class CodexRun(Run):
 		if self._line:
 			yield from self._split(b"\n")
 
-	def _feed(self, pipe: Any) -> bool:
-		"""Writes what the pipe takes of the prompt; true at its end, or if Codex wants no more."""
+	def _feed(self, pipe: Any, data: memoryview) -> memoryview:
+		"""Writes what the pipe takes, and returns the rest."""
 		try:
-			while self._unsent:
-				self._unsent = self._unsent[os.write(pipe.fileno(), self._unsent[: 1 << 16]) :]
+			while data:
+				data = data[os.write(pipe.fileno(), data[: 1 << 16]) :]
 		except BlockingIOError:
-			return False
+			return data
 		except OSError:
 			pass  # Codex has closed its input: its events tell what became of the turn
-		pipe.close()
-		return True
+		if not self._open:
+			pipe.close()
+		return memoryview(b"")
 
 	def _split(self, chunk: bytes) -> Events:
 		"""The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
@@ -1352,7 +1453,7 @@ class CodexRun(Run):
 			*lines, self._line = self._line.split(b"\n")
 			for line in lines:
 				event = (
-					decode_event(line)
+					self.decode(line)
 					if not self._cut
 					else {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
 				)
@@ -1368,43 +1469,50 @@ class CodexRun(Run):
 
 		Until the sweep no other group can get the group's number: the watcher is in it.
 		"""
-		begin, group, (steps, strays) = time.monotonic(), process.pid, self.ladder
+		begin, group, (steps, strays) = monotonic(), process.pid, self.ladder
 		if strays:
 			signal_strays(group, self._mark, "SIGTERM")
 		while process.poll() is None:
-			while steps and time.monotonic() >= begin + steps[0][0]:
+			while steps and monotonic() >= begin + steps[0][0]:
 				signal_group(group, steps[0][1])
 				steps = steps[1:]
 			for pipe in wait_for(selector, TICK / 5):
 				if pipe is process.stdin or not pipe.read(1 << 16):
 					selector.unregister(pipe)
 		if strays:
-			while signal_strays(group, self._mark, "") and time.monotonic() < begin + STRAYS:
+			while signal_strays(group, self._mark, "") and monotonic() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group)  # the watcher, too, so not before: this server may be gone by now
+		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
-		for pipe in (process.stdin, process.stdout, process.stderr):
+		for pipe in self._pipes or (process.stdin, process.stdout, process.stderr):
 			pipe.close()
 
 
-def ask_codex(codex: str, *arguments: str) -> Tuple[bool, str]:
+def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	"""Whether a short run of Codex went well, and its last line."""
-	import subprocess
-
+	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), monotonic() + 10, ""
+	run.ladder, good = FINISHED, False
+	events: Any = run.events()
 	try:
-		process = spawn([codex, *arguments], here(os.sep), (MARKER, "check"))
-		said = b"\n".join(reversed(process.communicate(timeout=10))).decode("utf-8", "replace")
-	except OSError as error:
-		return False, one_line(str(error), 200)
-	except subprocess.TimeoutExpired:
-		sweep(process.pid)
-		return False, "no answer within 10 s"
-	words = one_line((said.strip() or "no words").splitlines()[-1], 200)
+		for event in events:
+			if event is None and monotonic() > end:
+				run.ladder = REFUSED
+				return False, "no answer within 10 s"
+			if event and event["type"] == NOISE:
+				said = event["text"]
+			elif event and event["type"] == ENDED:
+				good = event["ending"] == "exit code 0"
+				said = said or event["stderr"]
+	except RunFailure as failure:
+		return False, one_line(str(failure), 200)
+	finally:
+		events.close()
+	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
 	# 0.77.0 shows a part of the API key.
-	return process.returncode == 0, re.sub(r" - \S*\*+\S*$", "", words)
+	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 # ---- rights: what a turn may do, as arguments of Codex ----
@@ -1414,7 +1522,7 @@ MANAGED = os.path.join(os.sep, "etc", "codex")
 Version = Tuple[int, ...]
 
 
-def above(directory: str) -> List[str]:
+def above(directory: str) -> list[str]:
 	"""A directory and those above it, links resolved."""
 	found = [os.path.realpath(directory)]
 	while os.path.dirname(found[-1]) != found[-1]:
@@ -1422,13 +1530,13 @@ def above(directory: str) -> List[str]:
 	return found
 
 
-def config_folders(home: str, cwd: str) -> List[str]:
+def config_folders(home: str, cwd: str) -> list[str]:
 	"""Where Codex looks for its configuration, managed first."""
 	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
 	return list(dict.fromkeys(map(os.path.realpath, folders)))
 
 
-def read_all(folders: List[str], pattern: str) -> Iterator[Tuple[str, str]]:
+def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 	"""The paths and texts of matching files in `folders`. Raises RunFailure."""
 	import glob
 
@@ -1443,19 +1551,16 @@ def read_all(folders: List[str], pattern: str) -> Iterator[Tuple[str, str]]:
 				) from None
 
 
-def allow_rules(home: str, cwd: str) -> List[str]:
+def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
-	# One without a decision allows.
-	refusal = r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
-	files = read_all(config_folders(home, cwd), os.path.join("rules", "*.rules"))
-	return [
-		path
-		for path, text in files
-		if len(re.findall(r"\bprefix_rule\s*\(", text)) > len(re.findall(refusal, text))
-	]
+	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
+	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
+		# A rule without a decision allows.
+		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
+			yield path
 
 
-def without_rules(version: Version, home: str, cwd: str, config: str) -> List[str]:
+def without_rules(version: Version, home: str, cwd: str, config: str) -> list[str]:
 	"""Arguments by which no allow rule lets a command write. Raises RunFailure if none do."""
 	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
 		return ["-c", "features.exec_policy=false"]
@@ -1465,8 +1570,8 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> List[st
 	for path in allow_rules(home, cwd):
 		if not ignored or path.startswith(MANAGED):
 			raise RunFailure(
-				f"Nothing was sent to Codex: this call must not write, but {path} "
-				f"lifts the sandbox. {USER}remove the rule, or {UPDATE}."
+				f"Nothing was sent to Codex: this call must not write, but a rule in {path} "
+				f"lets commands out of the sandbox. {USER}remove it, or {UPDATE}."
 			)
 	return (["--ignore-rules"] if version >= (0, 125) else []) + (
 		["-c", "features.multi_agent=false"] if agents else []
@@ -1474,7 +1579,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> List[st
 
 
 def given_trust(cwd: str, config: str) -> str:
-	"""What `config` says of a directory or its repository's root, or ""."""
+	"""What `config` says about a directory or its repository's root, or ""."""
 	folders = above(cwd)
 	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
 	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
@@ -1482,7 +1587,7 @@ def given_trust(cwd: str, config: str) -> str:
 	return one_line(found.group(), 200) if found else ""
 
 
-def right_arguments(options: Options, version: Version, settings: Settings) -> List[str]:
+def right_arguments(options: Options, version: Version, settings: Settings) -> list[str]:
 	"""Arguments by which a turn has `options.sandbox` and no more. Raises RunFailure."""
 	sandbox, cwd, home = options.sandbox, options.cwd, settings.codex_home
 	if sandbox is None:
@@ -1495,31 +1600,26 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> L
 	config = "\n".join([*(text for _, text in files), *settings.codex_args])
 	arguments = ["-s", sandbox]
 	if sandbox in PROFILES:
-		profile, own = PROFILES[sandbox], r"""default_permissions["'\s]*=\s*["'](?!:)"""
-		if version >= (0, 125) and re.search(own, config):
+		profile: str | None = PROFILES[sandbox]
+		own_profile = r"""default_permissions["'\s]*=\s*["'](?!:)"""
+		if version >= (0, 125) and re.search(own_profile, config):
 			# `-s` would make Codex forget the user's permission profile.
 			profile, arguments = settings.review_profile, []
 			if not profile or sandbox != "read-only":
 				raise RunFailure(
-					"Nothing was sent to Codex: with a sandbox of its own, this call would lift "
-					"what the user's permission profile denies. Leave sandbox out; for calls that "
-					f"only read, {USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that "
-					"writes nothing."
+					"Nothing was sent to Codex: this call's sandbox would lift what the user's "
+					"permission profile denies. Leave sandbox out; for calls that only read, "
+					f"{USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that writes nothing."
 				)
-		# Managed requirements can disable either of these two systems. A model that reviews
-		# approvals would let a command out of both.
-		arguments += [
-			"-c",
-			f'default_permissions="{profile}"',
-			"-c",
-			'approval_policy="never"',
-			"-c",
-			'approvals_reviewer="user"',
-		]
+		# Managed requirements can disable either of these two systems.
+		arguments += ["-c", f'default_permissions="{profile}"', "-c", 'approval_policy="never"']
+		# A model that reviews approvals would let a command out of both.
+		arguments += ["-c", 'approvals_reviewer="user"']
 	if sandbox == "read-only":
 		arguments += without_rules(version, home, cwd, config)
 	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
-	saves = (0, 121) <= version < (0, 156) and not options.session_id
+	new = options.fork or not options.session_id
+	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
 		# A new session that may write would make its directory a trusted one for good.
 		folder = json.dumps(above(cwd)[0], ensure_ascii=False)
@@ -1527,11 +1627,13 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> L
 	return arguments
 
 
-# ---- app-server: a turn in a session that a person has open, on Codex's own app-server ----
+# ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's own example of a nonce and its proof, and a mask without effect: chance in these
-#: protects proxies, and on a Unix socket there are none.
+#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
+#: proxies, and a Unix socket has none.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
+#: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
+FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
 
 Asking = Generator[Optional[Json], None, Json]
 
@@ -1541,16 +1643,25 @@ def snake_case(name: str) -> str:
 	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
-class AppServerError(Exception):
-	"""What went wrong with the app-server."""
+class AppServerError(OSError):
+	"""What went wrong with the app-server, besides its connection."""
 
 
 class Refused(AppServerError):
 	"""Its error answer to a request, which had no effect."""
 
 
+def decode_message(line: Any) -> Json | None:
+	"""The message in a line of an app-server's output; None if it is none."""
+	try:
+		message = load_clean(line.decode("utf-8", "replace"))
+	except ValueError:
+		return None
+	return message if isinstance(message, dict) else None
+
+
 class WebSocket:
-	"""A client's WebSocket over a Unix socket. All methods raise OSError, AppServerError."""
+	"""A client's WebSocket over a Unix socket. All methods raise OSError."""
 
 	def __init__(self, path: str) -> None:
 		"""Connects, and asks for the upgrade."""
@@ -1559,13 +1670,11 @@ class WebSocket:
 
 		if WINDOWS:
 			raise AppServerError("it is not used on Windows")
-		for told in (os.lstat(path), os.stat(path)):
-			if told.st_uid != os.geteuid():
-				raise AppServerError("its control socket belongs to another user")
-		if not stat.S_ISSOCK(told.st_mode):
-			raise AppServerError("its control socket is no socket")
-		self._buffer, self._end, self._incoming = bytearray(), 0.0, self._messages()
-		self._early: Optional[bytes] = b""  # Codex hangs up if frames come before its answer
+		link, end = os.lstat(path), os.stat(path)
+		if {link.st_uid, end.st_uid} != {os.geteuid()} or not stat.S_ISSOCK(end.st_mode):
+			raise AppServerError("its control socket is no socket of this user's")
+		self._incoming = self._messages()
+		self._early: bytes | None = b""  # Codex hangs up if frames come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
@@ -1581,91 +1690,104 @@ class WebSocket:
 	def close(self) -> None:
 		self._socket.close()
 
-	def send(self, message: Json) -> None:
-		"""Sends one message."""
-		self._send(1, json.dumps(message).encode("ascii"))
+	def send(self, data: bytes, kind: int = TEXT) -> None:
+		"""Sends one message, in one frame."""
+		size = len(data)
+		short, more = (size, 0) if size < 126 else (126, 2) if size < 1 << 16 else (127, 8)
+		head = bytes([kind, 0x80 | short]) + size.to_bytes(8, "big")[8 - more :]
+		self._write(head + MASK + data)
 
-	def receive(self, patience: float) -> Optional[Json]:
-		"""The next message, {} for what carries none; None if none comes in `patience` seconds."""
-		self._end = time.monotonic() + patience
+	def _write(self, frames: bytes) -> None:
+		if self._early is None:
+			self._socket.settimeout(WITHDRAW)
+			self._socket.sendall(frames)
+		else:
+			self._early += frames
+
+	def receive(self) -> Json:
+		"""The message that comes within TICK, or {}."""
 		for message in self._incoming:
 			return message
 		raise AppServerError("it closed the connection")
 
-	def _messages(self) -> Events:
+	def _messages(self) -> Iterator[Json]:
 		head = b""
 		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-			raise AppServerError("its control socket does not answer as a WebSocket")
+			raise AppServerError("its control socket does not speak WebSocket")
 		early, self._early = self._early or b"", None
 		self._write(early)
-		parts, fragmented = b"", False
+		parts, begin = b"", TEXT
 		while True:
-			first, length = yield from self._take(2)
-			kind, final = first & 0x0F, first >= 0x80
-			odd = first & 0x70 or length > 127  # reserved bits, a mask
-			if length in (126, 127):
-				length = int.from_bytes((yield from self._take(2 if length == 126 else 8)), "big")
-			expected = kind in (0 if fragmented else 1, 8, 9, 10)
-			if odd or len(parts) + length > MAX_EVENT or not expected:
-				raise AppServerError("it sent an odd or too large frame")
-			data = yield from self._take(length)
-			if kind == 8:
-				raise AppServerError("it closed the connection")
-			message: Any = {}
-			if kind == 9:
-				self._send(10, data)
-			elif kind < 2:
-				parts, fragmented = parts + data, not final
-			if kind < 2 and final:
-				try:
-					message, parts = load_clean(parts.decode("utf-8")), b""
-				except ValueError:
-					message = None
-			if not isinstance(message, dict):
-				raise AppServerError("it sent what is no message")
-			yield message
+			kind, size = yield from self._take(2)
+			# Other kinds have no use here, nor have reserved bits, nor a mask (128 in the size).
+			odd = kind not in (begin, begin - FINAL, CLOSE, PING, PONG) or size > 127
+			if size in (126, 127):
+				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
+			if odd or len(parts) + size > MAX_EVENT:
+				raise AppServerError("it sent a malformed or oversized frame")
+			data = yield from self._take(size)
+			if kind == CLOSE:
+				return
+			if kind == PING:
+				self.send(data, PONG)
+			elif kind != PONG:
+				parts, begin = parts + data, FINAL
+			if kind in (TEXT, FINAL):
+				yield decode_message(parts) or {}
+				parts, begin = b"", TEXT
 
-	def _take(self, count: int) -> Generator[None, None, bytes]:
-		"""The next `count` bytes; yields whenever the time of `receive` is over."""
+	def _take(self, count: int) -> Generator[Json, None, bytes]:
+		"""The next `count` bytes. Yields {} after each part of them, and each TICK without any."""
 		import socket
 
-		while len(self._buffer) < count:
-			self._socket.settimeout(max(0.001, self._end - time.monotonic()))
+		data = bytearray()
+		while len(data) < count:
+			self._socket.settimeout(TICK)
 			try:
-				chunk = self._socket.recv(1 << 16)
+				part = self._socket.recv(min(count - len(data), 1 << 16))
+				if not part:
+					raise AppServerError("it closed the connection")
+				data += part
 			except socket.timeout:  # before Python 3.10 not yet TimeoutError
-				yield None
-				continue
-			if not chunk:
-				raise AppServerError("it closed the connection")
-			self._buffer += chunk
-		data = bytes(self._buffer[:count])
-		del self._buffer[:count]
-		return data
+				pass
+			yield {}
+		return bytes(data)
 
-	def _send(self, kind: int, data: bytes) -> None:
-		size = len(data)
-		length = (
-			bytes([0x80 | size])
-			if size < 126
-			else b"\xfe" + size.to_bytes(2, "big")
-			if size < 1 << 16
-			else b"\xff" + size.to_bytes(8, "big")
-		)
-		self._write(bytes([0x80 | kind]) + length + MASK + data)
 
-	def _write(self, frames: bytes) -> None:
-		if self._early is not None:
-			self._early += frames
-			return
-		self._socket.settimeout(WITHDRAW)
-		self._socket.sendall(frames)
+class Pipes(CodexRun):
+	"""The pipes of an app-server of our own, which ends with them; one message a line."""
+
+	decode = staticmethod(decode_message)
+	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")), strays=False)
+
+	def __init__(self, codex: str, watch: Watch | None) -> None:
+		# Else it fetches plugins, and old versions write to config.toml.
+		quiet = ["-c", "features.plugins=false", "-c", 'personality="none"']
+		command = [codex, *quiet, "app-server"]
+		super().__init__(command, os.sep, b"", watch)
+		self._incoming: Any = self.events()
+
+	def close(self) -> None:
+		self._incoming.close()
+
+	def send(self, message: bytes) -> None:
+		"""Sends one message, while `receive` waits."""
+		self._unsent = memoryview(bytes(self._unsent) + message + b"\n")
+
+	def receive(self) -> Json:
+		"""The message that comes within TICK, or {}."""
+		ended = {"type": ENDED, "stderr": "", "ending": "before"}
+		message: Json = next(self._incoming, ended) or {}
+		if message.get("type") == ENDED:
+			words = stderr_words(message["stderr"]) or "it gave no reason"
+			raise AppServerError(f"it ended ({message['ending']}): {one_line(words, 300)}")
+		return message
 
 
 class AppServer:
-	"""A client of Codex's app-server. What talks raises OSError, AppServerError."""
+	"""A client of Codex's app-server. What talks raises OSError."""
 
 	transport: Any = None
 	patience = ANSWER
@@ -1675,46 +1797,52 @@ class AppServer:
 		"""The events that a message stands for."""
 		return iter(())
 
-	def receive(self) -> Events:
-		"""The events of what comes within TICK, one None first."""
+	def receive(self) -> Asking:
+		"""Yields None, and the events of the message that comes within TICK; returns it, or {}."""
 		yield None
-		yield from self.received(self.transport.receive(TICK) or {})
+		message: Json = self.transport.receive()
+		yield from self.received(message)
+		return message
 
 	def ask(self, method: str, **params: Any) -> Asking:
 		"""Yields the events that come until the answer, and returns its result. Raises Refused."""
 		self._last_id += 1
-		self.transport.send({"id": self._last_id, "method": method, "params": params})
-		end = time.monotonic() + self.patience
+		request = {"id": self._last_id, "method": method, "params": params}
+		self.transport.send(json.dumps(request).encode("ascii"))
+		end = monotonic() + self.patience
 		answer: Json = {}
-		while answer.get("id") != self._last_id or "method" in answer:
-			if time.monotonic() > end:
+		# True would equal 1.
+		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
+			if monotonic() > end:
 				raise AppServerError(f"it did not answer {method}")
-			yield None
-			answer = self.transport.receive(TICK) or {}
-			yield from self.received(answer)
+			answer = yield from self.receive()
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
-			raise AppServerError(f"its answer to {method} makes no sense")
+			raise AppServerError(f"its answer to {method} is malformed")
 		return answer["result"]
 
 	def greet(self) -> Events:
-		yield from self.ask(
-			"initialize",
-			clientInfo={"name": NAME, "title": NAME, "version": VERSION},
-			capabilities={"experimentalApi": True},
-		)
-		self.transport.send({"method": "initialized"})
+		client = {"name": NAME, "title": NAME, "version": VERSION}
+		experimental = {"experimentalApi": True}
+		yield from self.ask("initialize", clientInfo=client, capabilities=experimental)
+		self.transport.send(b'{"method": "initialized"}')
 
 
 class Sent(enum.Enum):
 	"""What is known of a message that another process is to take, as a failure says it."""
 
 	NOTHING = "Nothing was sent"
-	OFFERED = "It is not known whether Codex took the message"
+	OFFERED = "The message may still be answered there"
 	TAKEN = "Codex had taken the message and may still be working on it"
 	WITHDRAWN = "The message was taken back, or its turn interrupted"
 	OVER = ""
+
+
+#: Who can have a session open.
+HOLDER = "a `codex resume` window, an editor's Codex panel, the desktop app or another agent"
+THERE = f"The session is open elsewhere ({HOLDER})"
+FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
 
 
 class LiveRun(AppServer, Run):
@@ -1726,46 +1854,60 @@ class LiveRun(AppServer, Run):
 
 	def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
 		self._home = codex_home
+		self.socket = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
 		self._options, self._session = options, options.session_id or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
 		self._active = False  # whether a turn runs in the session, whosever it is
 		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
 		#: By item, the turn's processes.
-		self._processes: Dict[str, str] = {}
-		self._usage: Optional[Json] = None
+		self._processes: dict[str, str] = {}
+		self._usage: Json | None = None
 
 	def events(self) -> Events:
 		try:
-			self.transport = WebSocket(
-				os.path.join(self._home, "app-server-control", "app-server-control.sock")
-			)
+			self.transport = self._connect()
 			try:
 				yield from self._join()
 				yield from self._submit()
 				while self._sent is not Sent.OVER:
-					yield from self.receive()
+					yield from self.follow()
 			finally:
 				for _ in self._withdraw():
 					pass
 				self.transport.close()
 		except FileNotFoundError:
 			raise self._failure("it has no control socket here") from None
-		except (OSError, AppServerError) as error:
+		except OSError as error:
 			raise self._failure(str(error)) from None
 		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
-	def timed_out(self) -> Optional[RunFailure]:
+	def _connect(self) -> Any:
+		return WebSocket(self.socket)
+
+	def follow(self) -> Events:
+		"""The events of the next moments."""
+		if self._sent is Sent.OFFERED:
+			yield say("Waiting for its turn in the open window of session " + self._session)
+			try:
+				# After an interrupted turn the queue stands still until it is started.
+				if not self._active:
+					yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
+			except Refused:
+				pass  # it has started by itself, or another turn runs first
+		yield from self.receive()
+
+	def timed_out(self) -> RunFailure | None:
 		if self._sent is Sent.NOTHING and self._active:
-			return SessionBusy("A turn of the user's ran there to the end")
-		silent = self._sent in (Sent.NOTHING, Sent.OFFERED)
-		return self._failure("it was silent to the end") if silent else None
+			return SessionBusy("The user's own turn there did not end")
+		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
+		return self._failure("it did not end in time") if silent else None
 
 	def _failure(self, why: str) -> RunFailure:
 		if self._sent is Sent.NOTHING:
 			return SessionBusy("Codex's app-server could not be used: " + why)
 		return RunFailure(
-			f"The session is open elsewhere, and Codex's app-server failed: {why}. "
+			f"{THERE}, and no answer came from there (Codex's app-server: {why}). "
 			f"{self._sent.value}: look at the session before you repeat the message."
 		)
 
@@ -1783,23 +1925,16 @@ class LiveRun(AppServer, Run):
 			session = yield from self._ask("thread/resume", excludeTurns=True)
 			if text_in(session, "thread", "id") != self._session:
 				raise AppServerError("it answered for another session")
-			sandbox = self._sandbox(text_in(session, "sandbox", "type"))
-			self._check_rights(session)
+			sandbox = self._check_rights(text_in(session, "sandbox", "type"), session)
 			self._active = text_in(session, "thread", "status", "type") == "active"
 			if not self._active:
 				break
-			yield say(
-				"Waiting for the turn that runs in the open window of session " + self._session
-			)
+			yield say("Waiting for the turn running in the open window of session " + self._session)
 			# What it told last may be older than this answer, or newer: nothing else may come.
-			again = time.monotonic() + ASK_AGAIN
-			while self._active and time.monotonic() < again:
+			again = monotonic() + ASK_AGAIN
+			while self._active and monotonic() < again:
 				yield from self.receive()
-		yield {"type": "thread.started", "thread_id": self._session}
-		yield warning(
-			"This turn ran in the session that is open elsewhere, most likely in a "
-			"`codex resume` window, with that session's own settings."
-		)
+		yield from self._begun()
 		options = self._options
 		for name, wanted, found in (
 			("sandbox", options.sandbox, sandbox),
@@ -1808,32 +1943,37 @@ class LiveRun(AppServer, Run):
 			("reasoning_effort", options.effort, session.get("reasoningEffort")),
 		):
 			if wanted and wanted != found:
-				yield warning(f"There, {name} is {found or 'the configured one'} and not {wanted}.")
+				yield warning(f"There, {name} is {found or 'the configured one'}, not {wanted}.")
 
-	def _check_rights(self, session: Json) -> None:
-		"""Raises RunFailure if commands could get out of the session's sandbox."""
-		limit, reviewer = self._options.sandbox, session.get("approvalsReviewer", "user")
-		if limit in PROFILES and reviewer != "user":
-			raise self._refuse(f"approvals by {reviewer}")
-		cwd = text_in(session, "cwd") or self._options.cwd
-		for rules in allow_rules(self._home, cwd) if limit == "read-only" else ():
-			raise self._refuse(f"a rule in {rules} that lets commands out of every sandbox")
+	def _check_rights(self, kind: str, session: Json) -> str:
+		"""The session's sandbox. Raises RunFailure if a turn there could do more than it may."""
+		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or SANDBOXES[-1]
+		sandbox, found = sandbox if sandbox in SANDBOXES else SANDBOXES[-1], ""
+		if SANDBOXES.index(limit) < SANDBOXES.index(sandbox):
+			found = "the sandbox " + sandbox
+		elif limit in PROFILES and session.get("approvalsReviewer", "user") != "user":
+			found = f"approvals by {session['approvalsReviewer']}"
+		elif limit == "read-only":
+			rules = allow_rules(self._home, text_in(session, "cwd") or self._options.cwd)
+			found = next((f"a rule in {path} that lifts the sandbox" for path in rules), "")
+		if found:
+			raise self.refuse(found)
+		return sandbox
 
-	def _refuse(self, found: str) -> RunFailure:
+	def refuse(self, found: str) -> RunFailure:
+		"""What a call is told that must not have the rights that were `found`."""
 		return RunFailure(
-			"Nothing was sent to Codex: the session is open elsewhere, most likely in a `codex "
-			f"resume` window, with {found}. This call must have no more than "
-			f"{self._options.sandbox}: leave session_id out to begin a new session, or ask the "
-			"user to close the window and call again in a minute."
+			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
+			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
+			"again in a minute."
 		)
 
-	def _sandbox(self, kind: str) -> str:
-		"""The session's sandbox. Raises RunFailure if it allows more than the call may have."""
-		sandbox, most = snake_case(kind).replace("_", "-"), SANDBOXES[-1]
-		sandbox, allowed = sandbox if sandbox in SANDBOXES else most, self._options.sandbox or most
-		if SANDBOXES.index(allowed) < SANDBOXES.index(sandbox):
-			raise self._refuse("the sandbox " + sandbox)
-		return sandbox
+	def _begun(self) -> Events:
+		yield {"type": "thread.started", "thread_id": self._session}
+		yield warning(
+			"This turn ran in the session that is open elsewhere, most likely in a "
+			"`codex resume` window, with that session's own settings."
+		)
 
 	def _submit(self) -> Events:
 		self._sent = Sent.OFFERED
@@ -1848,23 +1988,13 @@ class LiveRun(AppServer, Run):
 			if "maximum length" in str(refused):
 				raise RunFailure(f"{refused}\n{SHORTER}") from None
 			raise
-		while self._sent is Sent.OFFERED:
-			try:
-				# After an interrupted turn the queue stands still until it is started.
-				if not self._active:
-					yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
-			except Refused:
-				pass  # it has started by itself, or another turn runs first
-			if self._sent is Sent.OFFERED:
-				yield say("Waiting for its turn in the open window of session " + self._session)
-				yield from self.receive()
 
 	def _withdraw(self) -> Events:
 		"""Takes the message back, or stops its turn with the commands it runs."""
-		end = time.monotonic() + WITHDRAW
+		end = monotonic() + WITHDRAW
 		self.patience = WITHDRAW
 		try:
-			while self._sent in (Sent.OFFERED, Sent.TAKEN) and time.monotonic() < end:
+			while self._sent in (Sent.OFFERED, Sent.TAKEN) and monotonic() < end:
 				try:
 					if self._sent is Sent.TAKEN:
 						yield from self._ask("turn/interrupt", turnId=self._turn_id)
@@ -1892,15 +2022,17 @@ class LiveRun(AppServer, Run):
 			return
 		if "id" in message:  # a request, never answered from here: to approve is the person's right
 			yield say(
-				"Codex asks for approval, which only the user can give, in codex resume "
-				f"{self._session}: {text_in(params, 'command') or method}"
+				"Codex asks for approval, which only the user can give, in "
+				f"codex resume {self._session}: "
+				f"{text_in(params, 'command') or method}"
 			)
 		elif method == "thread/status/changed":
 			self._active = text_in(params, "status", "type") == "active"
 		elif method == "warning" and self._sent is not Sent.NOTHING:
 			yield warning(text_in(params, "message"))
 		elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
-			self._sandbox(text_in(params, "threadSettings", "sandboxPolicy", "type"))
+			new = object_in(params, "threadSettings")
+			self._check_rights(text_in(new, "sandboxPolicy", "type"), new)
 		if (
 			method == "item/started"
 			and self._sent is Sent.OFFERED
@@ -1915,17 +2047,13 @@ class LiveRun(AppServer, Run):
 	def _of_our_turn(self, method: str, params: Json) -> Events:
 		if method in ("item/started", "item/completed"):
 			item = object_in(params, "item")
+			if item.get("type") == "userMessage":
+				return
 			runs = text_in(item, "processId") if method == "item/started" else ""
 			self._processes[text_in(item, "id")] = runs
 			summary, kind = item.get("summary"), snake_case(text_in(item, "type"))
 			text = "\n".join(map(str, summary)) if isinstance(summary, list) else item.get("text")
 			yield {"type": method.replace("/", "."), "item": dict(item, type=kind, text=text)}
-		elif method == "turn/plan/updated":
-			steps = [
-				{"text": text_in(step, "step"), "completed": step.get("status") == "completed"}
-				for step in objects_in(params, "plan")
-			]
-			yield {"type": "item.updated", "item": {"type": "todo_list", "items": steps}}
 		elif method == "thread/tokenUsage/updated":
 			total = object_in(params, "tokenUsage", "total")
 			total.pop("totalTokens", None)
@@ -1943,7 +2071,89 @@ class LiveRun(AppServer, Run):
 				yield {"type": "turn.failed", "error": {"message": words}}
 
 
-# ---- codex: which of the two runs a turn ----
+class QueueRun(LiveRun):
+	"""One turn in a session that any other process has open, through its queue of messages.
+
+	The holder takes the message within ten seconds, or after the turn that it is running. What
+	becomes of it is read from Codex's index. Nothing of that can be interrupted from here.
+	"""
+
+	def __init__(
+		self, codex_home: str, options: Options, prompt: str, pipes: Pipes, certain: bool
+	) -> None:
+		"""`certain` if the holder has had time to show that it stays."""
+		super().__init__(codex_home, options, prompt)
+		self._pipes, self._certain = pipes, certain
+		self._lock = os.path.join(codex_home, "thread-writer-locks", self._session + ".lock")
+		self._due = 0.0  # when the message is to be withdrawn
+		self._told = 0  # items of our turn
+		self._gone = 0  # looks at which nobody had the session open
+
+	def _connect(self) -> Any:
+		return self._pipes
+
+	def _join(self) -> Events:
+		yield from self.greet()
+		yield from self._look()
+		if self._active and not self._certain:
+			# It may be that of a `codex exec`, which would take the message and drop it.
+			raise SessionBusy("A turn is running there")
+		self._due = monotonic() + TAKE
+
+	def follow(self) -> Events:
+		end = monotonic() + LOOK
+		while monotonic() < end:
+			yield from self.receive()
+		yield from self._look()
+		self._gone = self._gone + 1 if is_free(self._lock) else 0
+		if self._sent is Sent.TAKEN:
+			if self._gone > 2:
+				raise AppServerError("whoever had the session open is gone")
+		elif self._sent is Sent.OFFERED:
+			yield say("Queued in the session that is open elsewhere")
+			if self._active:
+				self._due = monotonic() + TAKE
+			if self._gone or monotonic() > self._due:
+				yield from self._withdraw()
+				yield from self._look()
+				if self._sent is Sent.WITHDRAWN:
+					raise (SessionBusy if self._gone else NobodyTook)("Nobody took the message")
+				if self._sent is Sent.OFFERED:
+					raise AppServerError("nobody answered the message, nor could it be withdrawn")
+
+	def _withdraw(self) -> Events:
+		if self._sent is Sent.OFFERED:
+			yield from super()._withdraw()
+
+	def _look(self) -> Events:
+		"""Reads the newest turns, and tells of ours as a window would."""
+		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
+		answer = yield from self._ask("thread/turns/list", limit=3, **more)
+		turns = objects_in(answer, "data")
+		self._active = any(
+			turn.get("status") == "interrupted" and not turn.get("completedAt")
+			for turn in turns[:1]
+		)
+		for turn in turns:
+			turn_id, items = text_in(turn, "id"), objects_in(turn, "items")
+			for item in items:
+				if self._sent is Sent.OFFERED and item.get("clientId") == self._message_id:
+					self._sent, self._turn_id = Sent.TAKEN, turn_id
+					yield from self._begun()
+					yield {"type": "turn.started"}
+					yield say("Codex is working on it in the session that is open elsewhere")
+					return (yield from self._look())  # with all items
+			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
+				for item in items[self._told :]:
+					yield from self._of_our_turn("item/completed", {"item": item})
+				self._told = len(items)
+				if turn.get("completedAt"):
+					yield from self._of_our_turn("turn/completed", {"turn": turn})
+				elif turn is not turns[0]:
+					raise AppServerError("its turn has broken off")
+
+
+# ---- codex: which of them runs a turn ----
 
 
 class Codex:
@@ -1951,7 +2161,7 @@ class Codex:
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
 		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
-		self._versions: Dict[Any, Version] = {}
+		self._versions: dict[Any, Version] = {}
 
 	def version(self, codex: str) -> Version:
 		"""An executable's version, such as (0, 169, 0); a huge one if it names none."""
@@ -1963,23 +2173,39 @@ class Codex:
 			self._versions[key] = known if any(known) else (1 << 30,)
 		return self._versions[key]
 
-	def runs(self, options: Options, prompt: str) -> List[Run]:
-		"""The ways to run a turn, each for when the one before raises SessionBusy."""
-		settings, cwd = self._settings, options.cwd
+	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
+		"""The ways to run a turn, each for when the one before raises SessionBusy.
+
+		`waited` is for how many seconds the session has been open elsewhere; below 0, nobody there
+		takes messages.
+		"""
+		settings, cwd, home = self._settings, options.cwd, self._settings.codex_home
 		codex = find_codex(settings.codex)
-		if codex.lower().endswith((".cmd", ".bat")) and re.search(r'[&|<>^%!"\r\n]', cwd):
-			raise RunFailure(
-				f"codex.cmd cannot work in {cwd}: use another directory, or set "
-				"CODEX_BIN to codex.exe."
-			)
 		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
-		version = self.version(codex) if options.sandbox else ()
+		version = self.version(codex) if options.sandbox or options.fork else ()
+		if options.fork and version < (0, 148):
+			raise RunFailure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
 		rights = right_arguments(options, version, settings)
 		command = [codex, *exec_arguments(options, settings.codex_args, rights)]
-		runs: List[Run] = [CodexRun(command, cwd, prompt.encode("utf-8"), watch)]
+		yield CodexRun(command, cwd, prompt.encode("utf-8"), watch)
 		if options.session_id:
-			runs.append(LiveRun(settings.codex_home, options, prompt))
-		return runs
+			live = LiveRun(home, options, prompt)
+			yield live
+			version, daemon = self.version(codex), os.path.lexists(live.socket)
+			soon = 0 <= waited < GRACE
+			if options.sandbox in PROFILES and not (soon and daemon):
+				raise live.refuse("rights that cannot be seen from here")
+			if soon:
+				return  # it may be a `codex exec`, or a window that is just being opened
+			freed = "at once" if version < (0, 157) else "within a minute"
+			failure = RunFailure(
+				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
+				f"then free {freed}."
+			)
+			if waited < 0 or version < (0, 149):
+				raise failure
+			pipes = Pipes(codex, watch)
+			yield QueueRun(home, options, prompt, pipes, waited > TAKE)
 
 
 # ---- sessions: who may use a session now ----
@@ -1991,7 +2217,7 @@ class Lines:
 	def __init__(self, capacity: int) -> None:
 		self._capacity = capacity
 		self._lock = threading.Lock()  # guards _lines
-		self._lines: Dict[str, List[Control]] = {}
+		self._lines: dict[str, list[Control]] = {}
 
 	def join(self, key: str, call: Control) -> None:
 		"""Takes the last place in a line."""
@@ -2006,6 +2232,11 @@ class Lines:
 					return
 			call.progress.say(reason)
 			call.pause(PROGRESS_SILENCE)
+
+	def first(self, key: str) -> Control | None:
+		"""Who is served first in a line now."""
+		with self._lock:
+			return self._lines.get(key, [None])[0]
 
 	def leave(self, key: str, call: Control) -> None:
 		"""Gives the place back, and wakes those who are served now."""
@@ -2022,8 +2253,8 @@ class MachineLocks:
 	"""Locks on sessions among this user's servers on this machine.
 
 	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-	with its watchers, so that the session of a killed server is free when its Codex is gone. Within
-	a process, Lines see to it that nobody asks twice.
+	with its watchers and on Windows with its Codex, so that the session of a killed server is free
+	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
 	"""
 
 	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
@@ -2034,37 +2265,36 @@ class MachineLocks:
 		# A number below 10, as a Watch needs, kept until the file is opened.
 		self._fd = os.open(os.devnull, os.O_RDWR)
 		self._lock = threading.Lock()  # guards _usable
-		self._usable: Optional[bool] = None  # until the file is opened
+		self._usable: bool | None = None  # until the file is opened
 
 	def fd(self) -> int:
 		"""The descriptor of the locks, which a process can inherit."""
-		self._attempt(lambda: True)
+		self.lock("0", take=False)  # opens the file
 		return self._fd
+
+	def lend(self, session_id: str, process: Any) -> None:
+		"""Makes the lock of a session last until its Codex is gone."""
+		lend_lock(self._byte(session_id), process)
+
+	@staticmethod
+	def _byte(session_id: str) -> int:
+		return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
 
 	def acquire(self, session_id: str, control: Control) -> None:
 		"""Waits for the session. Raises Stopped."""
+		why = f"Waiting for session {session_id}, which another server on this machine is using"
 		try:
 			for which in (self.NEXT, self.USE):
 				while not self.lock(session_id, which):
-					control.progress.say(
-						f"Waiting for session {session_id}, which another server on this machine "
-						"is using"
-					)
+					control.progress.say(why)
 					control.pause(0.05)
 		finally:
-			# Not taken, this does no harm: unlocking concerns only this process.
-			self.lock(session_id, self.NEXT, False)
+			self.lock(session_id, self.NEXT, take=False)
 
 	def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
-		"""Takes a lock or gives it back; false if another server has it."""
-		byte = int(session_id.replace("-", ""), 16) % (1 << 29) * 2 + which
-		return self._attempt(lambda: lock_byte(self._fd, byte, take))
-
-	def _attempt(self, action: Callable[[], bool]) -> bool:
-		"""What `action` on the open file returns; true without a file."""
+		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
+		byte = self._byte(session_id) + which
 		with self._lock:
-			if self._usable is False:
-				return True
 			try:
 				if self._usable is None:
 					flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -2072,15 +2302,12 @@ class MachineLocks:
 					os.dup2(file, self._fd, inheritable=False)
 					os.close(file)
 					self._usable = True
-				return action()
+				return not self._usable or lock_byte(self._fd, byte, take)
 			except FileNotFoundError:
 				return True  # no Codex home, so no session yet that anybody could use
 			except OSError as error:
 				self._usable = False
-				log(
-					f"{self._path} cannot be used as a lock ({error.strerror}): other servers here "
-					"are not waited for"
-				)
+				log(f"other servers here are not waited for: {self._path}: {error.strerror}")
 				return True
 
 
@@ -2091,51 +2318,48 @@ class Place:
 	"""
 
 	def __init__(
-		self, lines: Lines, locks: MachineLocks, session_id: Optional[str], control: Control
+		self, lines: Lines, locks: MachineLocks, session_id: str | None, control: Control
 	) -> None:
 		self._lines, self._locks, self._control = lines, locks, control
-		self._session_id, self._locked = session_id, False
+		self._session_id = session_id
 		if session_id:
 			lines.join(session_id, control)
 
 	def wait(self) -> None:
 		"""Waits until the call may use its session, if it names one. Raises Stopped."""
 		if self._session_id:
-			self._lines.wait(
-				self._session_id,
-				self._control,
-				f"Waiting for an earlier call on session {self._session_id}",
-			)
+			why = f"Waiting for an earlier call on session {self._session_id}"
+			self._lines.wait(self._session_id, self._control, why)
 			self._locks.acquire(self._session_id, self._control)
-			self._locked = True
 
-	def take(self, session_id: str) -> None:
-		"""Takes a session that has just begun, so that the next call on it waits."""
+	def take(self, session_id: str, process: Any) -> None:
+		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session_id != self._session_id:
 			self.leave()
+			self._session_id = session_id
 			self._lines.join(session_id, self._control)
-			self._session_id, self._locked = session_id, self._locks.lock(session_id)
+			self._locks.lock(session_id)
+		self._locks.lend(session_id, process)
 
 	def leave(self) -> None:
 		"""Gives the place back."""
 		if self._session_id:
-			if self._locked:
+			if self._lines.first(self._session_id) is self._control:  # else it never had the lock
 				self._locks.lock(self._session_id, take=False)
 			self._lines.leave(self._session_id, self._control)
-			self._session_id, self._locked = None, False
+			self._session_id = None
 
 
-def session_directory(codex_home: str, session_id: str) -> Optional[str]:
-	"""The directory in which a session was started, if its file tells."""
+def session_directory(codex_home: str, session_id: str) -> str:
+	"""The directory in which a session was started; "" if its file does not tell."""
 	import glob
 
 	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
 	try:
 		with open(glob.glob(os.path.join(glob.escape(codex_home), name))[0], "rb") as file:
-			first = load_json(file.readline(8 << 20).decode("utf-8"))
-			return text_in(first, "payload", "cwd") or None
-	except (OSError, IndexError, ValueError):
-		return None
+			return text_in(decode_message(file.readline(8 << 20)), "payload", "cwd")
+	except (OSError, IndexError):
+		return ""
 
 
 # ---- prompts: the attribution line and the text of each tool ----
@@ -2162,7 +2386,7 @@ not a person: be direct and specific, without praise.
 - Look at the repository in the working directory yourself. Do not trust the summary: check its \
 claims against the files, the history and, where that is possible without writing, the tests.
 - Edit nothing, create nothing, commit nothing. Only review.
-- First line: the verdict, %s, with the one reason that decides.
+- First line: the verdict, %s, and the one reason that decides. It tells the agent %s.
 - Then list what blocks, separately from what is only advice. Leave out an empty list.
 - Name what is missing, risky, unclear or untested, with file and line where you can, and what \
 would settle it.
@@ -2181,11 +2405,11 @@ class Tool(NamedTuple):
 	name: str
 	title: str
 	description: str
-	texts: Tuple[Tuple[str, str, str], ...]
+	texts: tuple[tuple[str, str, str], ...]
 	output: str
 	needed: int = 1
 	aim: str = ""
-	verdicts: Tuple[str, ...] = ()
+	verdicts: tuple[str, ...] = ()
 
 	def prompt(self, arguments: Json) -> str:
 		"""The request first, where the picker shows it, then the parts that are not empty."""
@@ -2196,13 +2420,13 @@ class Tool(NamedTuple):
 			for name, _, part in self.texts
 			if arguments.get(name, "").strip()
 		]
-		verdicts = '"%s", "%s" or "%s", so that the agent knows %s' % (*self.verdicts, self.aim)
-		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % verdicts])
+		verdicts = '"%s", "%s" or "%s"' % self.verdicts
+		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
 CARRY_ON = (
 	" To continue the conversation, pass the answer's session_id to the next call of any codex "
-	"tool. Give resume_command to the user, to open it in a terminal. A turn can take minutes."
+	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
 	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
@@ -2216,7 +2440,7 @@ TOOLS = (
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
 		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
 		"or codex_guard_final." + CARRY_ON,
-		(("prompt", "The message, with all that Codex cannot find in the directory.", ""),),
+		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
 	Tool(
@@ -2225,7 +2449,7 @@ TOOLS = (
 		"Before you start work that is not trivial: Codex checks the plan against the repository"
 		+ REVIEWS,
 		(
-			("requirements", "What is to be achieved, as the user asked for it.", "{}"),
+			("requirements", "The goal, as the user stated it.", "{}"),
 			("plan", "Steps, files, decisions, how it will be tested.", "# Plan\n{}"),
 			("constraints", "What must hold or must not be touched.", "# Constraints\n{}"),
 		),
@@ -2246,9 +2470,9 @@ TOOLS = (
 			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
 			(
 				"base",
-				"A git revision since which to judge the change, such as main or HEAD~3. "
+				"The git revision from which to judge the change, such as main or HEAD~3. "
 				"Without it the reviewer looks for the change itself.",
-				"# Base\nJudge all that has changed since {0}, committed or not: "
+				"# Base\nJudge everything that has changed since {0}, committed or not: "
 				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
 			),
 		),
@@ -2263,8 +2487,8 @@ INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
-Pass session_id to the next call on the same matter. Show the user the resume_command; you can go \
-on in the session afterwards."""
+Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
+continue the session afterwards."""
 
 #: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
@@ -2279,12 +2503,12 @@ COMMON_ARGUMENTS = (
 	(
 		"model",
 		"[A-Za-z0-9][A-Za-z0-9._:/@+~=-]{0,199}",
-		"A model, for this call. Without it the user's configuration applies.",
+		"The model for this call. Without it the user's configuration applies.",
 	),
 	(
 		"reasoning_effort",
 		"[a-z][a-z0-9_-]{0,31}",
-		"An effort like low or high, for this call. Without it the user's configuration applies.",
+		"The effort for this call, such as low. Without it the user's configuration applies.",
 	),
 )
 PATTERNS = {
@@ -2293,7 +2517,7 @@ PATTERNS = {
 }
 
 
-def turn_sandbox(tool: Tool, asked: Optional[str], settings: Settings) -> Optional[str]:
+def turn_sandbox(tool: Tool, asked: str | None, settings: Settings) -> str | None:
 	"""The sandbox to ask Codex for. Reviews are read-only, unless the operator wants none."""
 	if tool.verdicts and settings.sandbox != "danger-full-access":
 		return "read-only"
@@ -2316,6 +2540,11 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 			enum=list(SANDBOXES[: most + 1]),
 		)
 	fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
+	fields["fork"] = field(
+		"boolean",
+		"Whether to go on in a copy of the session session_id, with an id of its own. It works "
+		"while somebody else has the session open.",
+	)
 	low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
 	fields["timeout_ms"] = field(
 		"integer",
@@ -2338,8 +2567,9 @@ def output_schema(tool: Tool) -> Json:
 		tool.output: field("string", f"Codex's {tool.output}."),
 	}
 	required = list(fields)
+	fields["forked_from"] = field("string", "The session of which this is a copy.")
 	fields["warnings"] = field(
-		"array", "What Codex warned of, or could not do.", items={"type": "string"}
+		"array", "What Codex warned about or could not do.", items={"type": "string"}
 	)
 	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
 	if tool.verdicts:
@@ -2351,8 +2581,8 @@ def output_schema(tool: Tool) -> Json:
 	return {"type": "object", "properties": fields, "required": required}
 
 
-def describe_tools(settings: Settings) -> List[Json]:
-	"""The tools as `tools/list` tells them."""
+def describe_tools(settings: Settings) -> list[Json]:
+	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
 		writes = turn_sandbox(tool, None, settings) != "read-only"
@@ -2380,6 +2610,10 @@ def describe_tools(settings: Settings) -> List[Json]:
 	return described
 
 
+#: How models write what is true or false.
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
 def checked(schema: Json, arguments: Json) -> Json:
 	"""The arguments, without those that are null or empty because they could not be left out.
 
@@ -2395,17 +2629,22 @@ def checked(schema: Json, arguments: Json) -> Json:
 			known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
 			problems.append(f"unknown argument {quoted(name)}; {known}")
 			continue
-		rule, whole, choices = rules[name], "minimum" in rules[name], rules[name].get("enum")
+		rule, choices = rules[name], rules[name].get("enum")
+		whole, truth = rule["type"] == "integer", rule["type"] == "boolean"
 		if name not in schema["required"]:
 			value = value.strip() if isinstance(value, str) else value
 			if value in (None, ""):
 				continue
 			if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
 				value = int(float(value))
+			if truth and str(value).lower() in BOOLEANS:
+				value = BOOLEANS[str(value).lower()]
 			if name in ("sandbox", "session_id") and isinstance(value, str):
 				value = value.lower()
 		if whole:
 			good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
+		elif truth:
+			good = type(value) is bool
 		else:
 			pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
 			good = isinstance(value, str) and re.fullmatch(pattern, value)
@@ -2414,7 +2653,7 @@ def checked(schema: Json, arguments: Json) -> Json:
 		if value is None:
 			problems.append(f'missing argument "{name}": {right}')
 		elif not good:
-			kind = "an integer" if whole else "a non-empty string"
+			kind = "an integer" if whole else "true or false" if truth else "a non-empty string"
 			if choices and value in SANDBOXES:
 				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
 			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
@@ -2423,30 +2662,12 @@ def checked(schema: Json, arguments: Json) -> Json:
 	return found
 
 
-def tool_result(*parts: Optional[str], **more: Any) -> Json:
+def tool_result(*parts: str | None, **more: Any) -> Json:
 	"""A result with one text block: of several, some clients show only the first."""
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def success(tool: Tool, turn: Turn, warnings: List[str]) -> Json:
-	"""The result of a good turn. The session comes first: some clients cut the end off."""
-	reply = turn.reply or ""
-	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
-	head = {
-		"session_id": turn.session_id,
-		"resume_command": f"codex resume {turn.session_id}",
-		"verdict": next(filter(None, verdicts), ""),
-	}
-	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
-	return tool_result(
-		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
-		reply,
-		"\n".join("warning: " + text for text in warnings),
-		structuredContent={name: value for name, value in structured.items() if value},
-	)
-
-
-def failure(text: str, reply: Optional[str] = None, session_id: Optional[str] = None) -> Json:
+def failure(text: str, reply: str | None = None, session_id: str | None = None) -> Json:
 	"""The result of a call that failed, with the session if it can be continued."""
 	return tool_result(
 		text,
@@ -2464,9 +2685,28 @@ class Call:
 	) -> None:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
-		self.session_id: Optional[str] = arguments.get("session_id")
+		self.session_id: str | None = arguments.get("session_id")
 		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
 		self.turn = Turn(self.session_id)  # of the latest attempt
+
+
+def success(call: Call, warnings: list[str]) -> Json:
+	"""The result of a good turn. The session comes first: some clients cut the end off."""
+	tool, turn, reply = call.tool, call.turn, call.turn.reply or ""
+	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
+	head = {
+		"session_id": turn.session_id,
+		"resume_command": f"codex resume {turn.session_id}",
+		"forked_from": call.arguments.get("fork") and call.session_id,
+		"verdict": next(filter(None, verdicts), ""),
+	}
+	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
+	return tool_result(
+		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
+		reply,
+		"\n".join("warning: " + text for text in warnings),
+		structuredContent={name: value for name, value in structured.items() if value},
+	)
 
 
 class ToolRunner:
@@ -2479,12 +2719,12 @@ class ToolRunner:
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
 		self._changed = threading.Condition()  # guards the next two
 		self._calls, self._closed = 0, False
-		self._told: Set[str] = set()  # notices passed on
-		self._directories: Dict[str, str] = {}  # of sessions begun here
-		self._nested: Optional[bool] = None
+		self._told: set[str] = set()  # notices passed on
+		self._directories: dict[str, str] = {}  # of sessions begun here
+		self._nested: bool | None = None
 
 	def accept(
-		self, tool: Tool, arguments: Json, client: str, send: Optional[Callable[[str], None]]
+		self, tool: Tool, arguments: Json, client: str, send: Callable[[str], None] | None
 	) -> Call:
 		"""Takes a call and its place, until `perform` or `abandon`. Raises RunFailure."""
 		settings = self._settings
@@ -2499,7 +2739,12 @@ class ToolRunner:
 		if self._nested:
 			raise RunFailure(
 				f"You are the Codex that {NAME} itself started. Work on your own: a "
-				"call would start another, without end."
+				"call would start another Codex, and so on without end."
+			)
+		session_id, fork = arguments.get("session_id"), arguments.get("fork")
+		if fork and not session_id:
+			raise RunFailure(
+				"Nothing was sent to Codex: fork needs the session_id of the original."
 			)
 		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
 		prompt = "\n".join(
@@ -2508,12 +2753,13 @@ class ToolRunner:
 		control = Control(Deadline(timeout_ms / 1000), Progress(send))
 		with self._changed:
 			if self._calls >= MAX_CALLS:
-				raise RunFailure(f"This server has {MAX_CALLS} calls waiting or running already.")
+				raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running.")
 			self._calls += 1
-		place = Place(self._sessions, self._locks, arguments.get("session_id"), control)
+		# A copy is a session of its own.
+		place = Place(self._sessions, self._locks, None if fork else session_id, control)
 		return Call(tool, arguments, prompt, control, place)
 
-	def perform(self, call: Call) -> Tuple[Json, str, Optional[str]]:
+	def perform(self, call: Call) -> tuple[Json, str, str | None]:
 		"""Runs a call: its result, a word for the log, the session if known."""
 		lost = False
 		try:
@@ -2523,14 +2769,14 @@ class ToolRunner:
 				raise RunFailure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
 			news = [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
-			return success(call.tool, call.turn, news), "ok", call.turn.session_id
+			return success(call, news), "ok", call.turn.session_id
 		except RunFailure as error:
 			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
 		except Stopped as stop:
 			then = (
 				"Codex had not begun. Call again later, or"
 				if call.turn.state is State.WAITING
-				else "Codex was stopped; what it did stays in the session. Call again with it, and"
+				else "Codex was stopped; what it did stays in the session. Continue it"
 			)
 			seen = one_line(call.control.progress.latest, 200)
 			text = (
@@ -2557,7 +2803,9 @@ class ToolRunner:
 			self._changed.wait_for(lambda: self._calls == 0, patience)
 
 	def _run(self, call: Call, options: Options) -> None:
-		pause, why, tries, control = 0.5, "", 0, call.control
+		pause, tries, control = 0.5, 0, call.control
+		since: float | None = None  # the session was seen to be open elsewhere
+		taken = True  # unless nobody there took a message
 		say = control.progress.say
 		try:
 			while True:
@@ -2566,11 +2814,13 @@ class ToolRunner:
 					self._processes.wait(
 						"", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)"
 					)
-					for run in self._codex.runs(options, call.prompt):
+					waited = (monotonic() - since if since else 0.0) if taken else -1.0
+					for run in self._codex.runs(options, call.prompt, waited):
 						try:
 							return self._drive(run, call, options)
 						except SessionBusy as busy:
-							why = str(busy)
+							since, taken = since or monotonic(), not isinstance(busy, NobodyTook)
+							log(f"session {call.session_id} is open elsewhere: {busy}")
 				except TryAgain:
 					tries += 1
 					if tries > 3:
@@ -2579,23 +2829,23 @@ class ToolRunner:
 					control.pause(tries * (0.5 + os.urandom(1)[0] / 256))
 				finally:
 					self._processes.leave("", control)
-				if why:
+				if since:
 					say(f"Waiting for session {call.session_id}, which is open elsewhere")
 					control.pause(pause)
 					pause = min(pause * 2, 15.0)
 		except Stopped as stop:
-			waited = why and call.turn.state is State.WAITING
-			if not waited or stop.reason is not Reason.TIMEOUT:
+			waiting = since and call.turn.state is State.WAITING
+			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
 		raise RunFailure(
-			"Nothing was sent: the session is open elsewhere, most likely in a `codex resume` "
-			f"window, and was not free within {call.timeout}. {why}. Call again a minute after the "
-			"user has closed it, or leave session_id out to begin a new session."
+			f"Nothing was sent. {THERE}, and was not free within {call.timeout}. {FORK}, or call "
+			"again when it is closed there."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
-		call.turn = turn = Turn(call.session_id, options.sandbox, call.tool.verdicts)
-		over: Optional[float] = None  # since when there is an answer
+		expected = None if options.fork else options.session_id
+		call.turn = turn = Turn(expected, options.sandbox, call.tool.verdicts)
+		over: float | None = None  # since when there is an answer
 		progress, events = call.control.progress, run.events()  # type: Progress, Any
 		progress.say("Starting Codex")
 		try:
@@ -2605,8 +2855,8 @@ class ToolRunner:
 				if event is not None:
 					text, known = turn.fold(event), turn.session_id
 					if event["type"] == "thread.started" and known:
-						call.place.take(known)
-						if not call.session_id:
+						call.place.take(known, run.process)
+						if not expected:
 							self._directories[known] = options.cwd
 						progress.say(
 							f"Codex is working in session {known} (codex resume {known})",
@@ -2616,7 +2866,7 @@ class ToolRunner:
 						progress.say(text)
 					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
 					continue
-				now, busy = time.monotonic(), turn.state in (State.WAITING, State.RUNNING)
+				now, busy = monotonic(), turn.state in (State.WAITING, State.RUNNING)
 				if busy:
 					call.control.check()
 				over = None if busy and not turn.answers else over or now
@@ -2657,22 +2907,32 @@ class ToolRunner:
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"
 				problem = (
-					f"outside of {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in "
-					"there, and a session that was started there or none"
+					f"outside {' or '.join(roots)} (CODEX_MCP_ROOTS). Use a cwd in there, "
+					"and a session that was started there, or none"
 				)
 		if problem:
 			raise RunFailure(
 				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
 			)
-		return Options(cwd, session_id, given.get("model"), given.get("reasoning_effort"), sandbox)
+		return Options(
+			cwd,
+			session_id,
+			given.get("model"),
+			given.get("reasoning_effort"),
+			sandbox,
+			given.get("fork", False),
+		)
 
 
 # ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
 
 META = "io.modelcontextprotocol/"
-SERVER_INFO = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
-CAPABILITIES: Json = {"tools": {}}
-LIST_TTL_MS = 300_000  # the list of tools changes only with the environment
+REVISION, ABILITIES, CLIENT, INFO = (
+	META + name for name in ("protocolVersion", "clientCapabilities", "clientInfo", "serverInfo")
+)
+SERVER = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
+ABOUT: Json = {"capabilities": {"tools": {}}, "instructions": INSTRUCTIONS}
+CACHED = {"ttlMs": 300_000, "cacheScope": "private"}  # it changes only with the environment
 
 Answer = Callable[[Json], None]
 
@@ -2680,8 +2940,8 @@ Answer = Callable[[Json], None]
 class Server:
 	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
 
-	`receive` is for the reader alone. The lock guards `_in_flight`, the calls by request id: who
-	takes one out, by answering or cancelling, has the last word.
+	`receive` is for the reader alone. The lock guards `_in_flight`, the requests by id: who takes
+	one out, by answering or cancelling, has the last word on it.
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
@@ -2690,38 +2950,33 @@ class Server:
 		self._send = send
 		self._client = ""  # its name, of the legacy era
 		self._lock = threading.Lock()
-		self._in_flight: Dict[Any, Call] = {}
+		self._in_flight: dict[Any, Call] = {}
 
-	def receive(self, line: Optional[bytes]) -> None:
+	def receive(self, line: bytes | None) -> None:
 		"""Takes one line from the client, None for one that was too long. Never raises."""
-		request_id = None
+		request_id, taken = None, False
 		try:
 			if line is None:
 				raise invalid_request(f"a line of over {MAX_MESSAGE} bytes")
 			value = decode_line(line)
 			if is_id(value_in(value, "id")):
 				request_id = value["id"]
+			with self._lock:
+				taken = request_id in self._in_flight
 			message = read_message(value)
-			if message is None:
-				return
-			if message.id is None:
+			if message and message.id is None:
 				if message.method == "notifications/cancelled":
 					self._cancel(message.params.get("requestId"))
-			elif message.id in self._in_flight:
-				raise invalid_request(
-					f"a request with the id {quoted(message.id)} is still in flight"
-				)
-			else:
+			elif message and taken:
+				raise invalid_request("a request with this id is still in flight")
+			elif message:
 				self._dispatch(message)
-		except ProtocolError as error:
-			if request_id in self._in_flight:
-				request_id = None  # or it would be taken for that request's answer
-			self._send(error.response(request_id))
-		except Exception as error:  # a fault in here must cost no more than one message
-			log(f"internal error: {error!r}")
-			self._send(
-				ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}").response(request_id)
-			)
+		except Exception as error:
+			if not isinstance(error, ProtocolError):  # a fault in here: it costs only this message
+				log(f"internal error: {error!r}")
+				error = ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}")
+			# With the id of one in flight it would be taken for the answer to that.
+			self._send(error.response(None if taken else request_id))
 
 	def close(self, patience: float) -> None:
 		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
@@ -2735,68 +2990,41 @@ class Server:
 	def _dispatch(self, message: Message) -> None:
 		method, params = message.method, message.params
 		meta = object_param(params, "_meta")
-		modern = (
-			method == "server/discover"
-			or method != "initialize"
-			and any(
-				META + name in meta
-				for name in ("protocolVersion", "clientCapabilities", "clientInfo")
-			)
+		modern = method == "server/discover" or (
+			method != "initialize" and not {REVISION, ABILITIES, CLIENT}.isdisjoint(meta)
 		)
-		client = self._client
 		if modern:
 			self._check_modern(meta)
-			client = text_in(meta, META + "clientInfo", "name")
 
 		def answer(result: Json) -> None:
 			if modern:
-				result = dict(
-					result, resultType="complete", _meta={META + "serverInfo": SERVER_INFO}
-				)
+				result = {**result, "resultType": "complete", "_meta": {INFO: SERVER}}
 			self._send({"jsonrpc": "2.0", "id": message.id, "result": result})
 
-		cacheable = {"ttlMs": LIST_TTL_MS, "cacheScope": "private"} if modern else {}
 		if method == "tools/call":
+			client = text_in(meta, CLIENT, "name") if modern else self._client
 			self._call_tool(message, meta.get("progressToken"), client, answer)
 		elif method == "tools/list":
 			if params.get("cursor") not in (None, ""):
-				raise invalid_params("there is one page, without cursor")
-			answer(dict(cacheable, tools=self._tools))
+				raise invalid_params('there is only one page: leave out "cursor"')
+			answer({"tools": self._tools, **(CACHED if modern else {})})
 		elif method == "server/discover":
-			answer(
-				dict(
-					cacheable,
-					supportedVersions=list(MODERN_REVISIONS),
-					capabilities=CAPABILITIES,
-					instructions=INSTRUCTIONS,
-				)
-			)
+			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
 		elif method == "initialize":
-			answer(
-				{
-					"protocolVersion": self._initialize(params),
-					"capabilities": CAPABILITIES,
-					"serverInfo": SERVER_INFO,
-					"instructions": INSTRUCTIONS,
-				}
-			)
+			revision = self._initialize(params)
+			answer({"protocolVersion": revision, "serverInfo": SERVER, **ABOUT})
 		elif method == "ping" and not modern:
 			answer({})
 		else:
 			raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
 
 	def _check_modern(self, meta: Json) -> None:
-		revision = meta.get(META + "protocolVersion")
-		if not isinstance(revision, str):
-			raise invalid_params(f'"_meta" needs "{META}protocolVersion", a string')
-		if revision not in MODERN_REVISIONS:
-			raise ProtocolError(
-				UNSUPPORTED_REVISION,
-				"Unsupported protocol version",
-				data={"supported": list(MODERN_REVISIONS), "requested": revision},
-			)
-		if not isinstance(meta.get(META + "clientCapabilities"), dict):
-			raise invalid_params(f'"_meta" needs "{META}clientCapabilities", an object')
+		asked, abilities = meta.get(REVISION), meta.get(ABILITIES)
+		if isinstance(asked, str) and asked not in MODERN_REVISIONS:
+			data = {"supported": MODERN_REVISIONS, "requested": asked}
+			raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", data=data)
+		if not isinstance(asked, str) or not isinstance(abilities, dict):
+			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
 	def _initialize(self, params: Json) -> str:
 		wanted = params.get("protocolVersion")
@@ -2839,10 +3067,10 @@ class Server:
 		except RuntimeError:  # the system gives no more threads
 			self._runner.abandon(call)
 			self._take(message.id, call)
-			answer(failure("This server is out of threads: wait for answers."))
+			answer(failure("This server is out of threads: wait for other calls to end."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
-		begin, session_id = time.monotonic(), call.session_id
+		begin, session_id = monotonic(), call.session_id
 		try:
 			result, ending, session_id = self._runner.perform(call)
 		except Exception as error:  # a fault in here must cost no more than this call
@@ -2855,10 +3083,8 @@ class Server:
 			try:
 				answer(result)
 			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(
-					failure(f"The answer cannot be written ({error!r}): codex resume {session_id}")
-				)
-		spent = time.monotonic() - begin
+				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session_id}"))
+		spent = monotonic() - begin
 		log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
 
 	def _take(self, request_id: Any, call: Call) -> bool:
@@ -2914,14 +3140,14 @@ def serve(settings: Settings) -> None:
 			leave()
 
 	threading.Thread(target=read, name="reader", daemon=True).start()
-	log(f"version {VERSION} serves MCP on standard input and output")
+	log(f"version {VERSION}, serving MCP on standard input and output")
 	os.read(wake_read, 1)
 	server.close(0.4)
 	writer.drain(0.1)
 	os._exit(0)  # without waiting for workers that hang on a pipe
 
 
-def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
+def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
 	codex, home, cwd = find_codex(settings.codex), settings.codex_home, settings.cwd
 	good, words = ask_codex(codex, "--version")
@@ -2930,11 +3156,11 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
 		return
 	good, words = ask_codex(codex, "login", "status")
 	config = "\n".join(text for _, text in read_all([home], "config.toml"))
-	provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["'])(.+?)["']""", config)
+	provider = re.search(r"""(?m)^model_provider\s*=\s*["'](?!openai["']).+?["']""", config)
 	if not good and os.environ.get("CODEX_API_KEY"):
 		good, words = True, words + "; but CODEX_API_KEY is set: the client must pass it on"
 	elif not good and provider:
-		good, words = True, f"{words}; but config.toml has model_provider {provider.group(1)}"
+		good, words = True, f"{words}; but config.toml has {provider.group()}"
 	yield good, "login", words, ". Run: codex login"
 	if not os.path.isdir(cwd):
 		return
@@ -2946,68 +3172,70 @@ def check_codex(settings: Settings) -> Iterator[Tuple[bool, str, str, str]]:
 		except RunFailure as refusal:
 			good, words = False, str(refusal)
 		yield good, "rights of " + who, words or "as Codex's configuration says", ""
+	windows = "hold their sessions until they are closed"
+	if version < (0, 147):
+		windows = "do not see the agent's turns until they are opened again"
+	elif version >= (0, 149):
+		windows = "take the agent's messages"
+	yield True, "windows of `codex resume`", windows, ""
 	managed = os.path.join(MANAGED, "requirements.toml")
-	for what, words in (
-		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
-		("managed requirements", managed if os.path.exists(managed) else ""),
-		("trust of the directory", given_trust(cwd, config)),
-	):
-		yield True, what, words or "none", ""
-	command = [sys.platform.replace("darwin", "macos")]
+	rules = ", ".join(allow_rules(home, cwd)) or "none"
+	yield True, "rules that lift a sandbox", rules, ""
+	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
+	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
+	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
-	good, words = ask_codex(codex, "sandbox", *command, "--", "true")
-	yield (
-		good,
-		"sandboxed commands",
-		"can run here" if good else f"cannot run here: {words}",
-		(
-			". Allow sandboxes (on Linux, unprivileged user namespaces); or, in a container that "
-			"is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
-		),
-	)
+	nothing = [os.environ.get("COMSPEC", "cmd"), "/c", "exit"] if WINDOWS else ["true"]
+	good, words = ask_codex(codex, "sandbox", *command, "--", *nothing)
+	words = "can run here" if good else f"cannot run here: {words}"
+	remedy = "; in a container that is one itself, set CODEX_MCP_SANDBOX=danger-full-access"
+	yield good, "sandboxed commands", words, f". {ALLOW_SANDBOXES}{remedy}"
 
 
 def run_check(settings: Settings) -> int:
-	"""Prints what would be used and whether it works."""
+	"""Prints what would be used and whether it works; returns the exit code."""
 	home, cwd = settings.codex_home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
 		lines += check_codex(settings)
 	except RunFailure as refusal:
 		lines.append((False, "Codex", str(refusal), ""))
-	lines += [
-		(
-			os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK),
-			"Codex home",
-			home,
-			" is not a writable directory. Run codex once, or set CODEX_HOME",
-		),
-		(os.path.isdir(cwd), "working directory", cwd, " is not there. Set CODEX_MCP_CWD"),
-	]
-	for at, (name, _, _) in enumerate(VARIABLES):
-		wrong = [text for text in settings.problems if text.startswith(name + " ")]
-		source = "environment" if os.environ.get(name) else "default"
-		value: Any = settings[at] or "not set"
-		value = " ".join(value) if isinstance(value, tuple) else value
-		text = wrong[0] if wrong else f"{value} ({source})"
-		lines.append((not wrong, name, text, ""))
+	writable = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
+	remedy = " is not a writable directory. Run codex once, or set CODEX_HOME"
+	lines.append((writable, "Codex home", home, remedy))
+	remedy = " is not there. Set CODEX_MCP_CWD"
+	lines.append((os.path.isdir(cwd), "working directory", cwd, remedy))
+	for name, default, _ in VARIABLES:
+		wrong = "".join(text for text in settings.problems if text.startswith(name + " "))
+		given = os.environ.get(name)
+		value = f"{given} (environment)" if given else f"{default or 'not set'} (default)"
+		lines.append((not wrong, name, wrong or value, ""))
 	print(f"{NAME} {VERSION}")
 	for good, what, text, remedy in lines:
 		print(f"{'ok' if good else 'FAIL':5} {what:28} {text}{'' if good else remedy}")
 	return 0 if all(line[0] for line in lines) else 1
 
 
-def claude_config(command: List[str], env: Dict[str, str], _: str) -> str:
+def windows_quote(word: str) -> str:
+	"""A word as both cmd.exe and PowerShell take it."""
+	if re.search('["$`%\u201c-\u201e]', word):
+		print(f"Note: cmd.exe or PowerShell changes {word}: add it by hand", file=sys.stderr)
+	# PowerShell would keep a plain -- to itself.
+	plain = re.fullmatch(r"[\w\\/:.=+-]*\w", word)
+	return word if plain else '"' + re.sub(r"(\\*)$", r"\1\1", word) + '"'
+
+
+def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
 	words = ["claude", "mcp", "add", "--scope", "user", NAME, *pairs, "--", *command]
-	return " ".join(map(shlex.quote, words))
+	return " ".join(map(windows_quote if WINDOWS else shlex.quote, words))
 
 
-def codex_config(command: List[str], env: Dict[str, str], codex_home: str) -> str:
+def codex_config(command: list[str], env: dict[str, str], codex_home: str) -> str:
 	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -3030,7 +3258,7 @@ def codex_config(command: List[str], env: Dict[str, str], codex_home: str) -> st
 	)
 
 
-def json_config(command: List[str], env: Dict[str, str], _: str) -> str:
+def json_config(command: list[str], env: dict[str, str], _: str) -> str:
 	"""The entry for clients that are configured with JSON."""
 	server = {"command": command[0], "args": command[1:], "env": env}
 	return json.dumps({"mcpServers": {NAME: server}}, indent=2)
@@ -3048,8 +3276,8 @@ def print_config(client: str, settings: Settings) -> int:
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
 	if not os.path.isfile(file) or passing:
 		print(
-			"There is no lasting file to register: save this as codex_persistent_mcp.py, and run "
-			"that.",
+			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
+			"run that.",
 			file=sys.stderr,
 		)
 		return 1
@@ -3067,6 +3295,8 @@ def print_config(client: str, settings: Settings) -> int:
 def main() -> int:
 	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
+	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
 	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
 		os.environ["CODEX_HOME"] = settings.codex_home
 	if len(sys.argv) == 1:
@@ -3079,8 +3309,8 @@ def main() -> int:
 		description="Without options, an MCP server over standard input and output.",
 	)
 	chosen = parser.add_mutually_exclusive_group(required=True)
-	chosen.add_argument("--check", action="store_true", help="say what is used, and if it works")
-	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="register it in a client")
+	chosen.add_argument("--check", action="store_true", help="show what is used and if it works")
+	chosen.add_argument("--print-config", choices=tuple(CLIENTS), help="print what a client needs")
 	chosen.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
 	options = parser.parse_args()
 	if options.check:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from client import BOUND, HERE, PROGRAM, Client
+from fake_store import FOLDERS
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 
@@ -37,6 +38,7 @@ class Bench:
             "CODEX_PERSISTENT_MCP_ORIGIN",
             "CODEX_PERSISTENT_MCP_ACTIVE",
             "FAKE_CODEX_DO",
+            "FAKE_INDEX",
         ):
             self.env[name] = ""
         self.clients: List[Client] = []
@@ -58,7 +60,23 @@ class Bench:
 
     def calls(self) -> List[Dict[str, Any]]:
         """What the fake codex noted, one entry for each of its starts."""
-        path = os.path.join(self.notes, "calls.jsonl")
+        return self._noted("calls.jsonl")
+
+    def index(self, method: str = "") -> List[Dict[str, Any]]:
+        """What the fake app-server noted: its starts (`argv`), or the messages of one method."""
+        return [one for one in self._noted("index.jsonl") if one.get("method", "") == method]
+
+    def trouble(self, told: str) -> None:
+        """How the fake app-server misbehaves from now on; see fake_index.py."""
+        with open(os.path.join(self.notes, "index-do"), "w", encoding="utf-8") as file:
+            file.write(told)
+
+    def left(self, home: str = "") -> List[str]:
+        """What there is in a Codex home that is not Codex's own."""
+        return sorted(set(os.listdir(home or self.home)) - set(FOLDERS))
+
+    def _noted(self, name: str) -> List[Dict[str, Any]]:
+        path = os.path.join(self.notes, name)
         if not os.path.exists(path):
             return []
         with open(path, encoding="utf-8") as file:

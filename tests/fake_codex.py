@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """A stand-in for the Codex CLI: `codex exec --json`, a session store, every way to misbehave.
 
-It behaves like the version in FAKE_CODEX_VERSION (0.169.0, or 0.77.0). What it does in a turn is
-told by lines of the prompt, or before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:<step>
-[argument]`, in order. Without steps it runs a plain good turn. Each start is noted in
-$FAKE_CODEX_DIR/calls.jsonl (arguments, directory, prompt, pid, session). Sessions are kept as in
-Codex's store, so a resume knows the messages before it.
+It behaves like the version in FAKE_CODEX_VERSION (0.169.0, 0.77.0, and those between them in what
+its app-server, its locks and `fork` do). What it does in a turn is told by lines of the prompt, or
+before it reads any prompt by FAKE_CODEX_DO, lines too: `FAKE:<step> [argument]`, in order. Without
+steps it runs a plain good turn. Each start is noted in $FAKE_CODEX_DIR/calls.jsonl (arguments,
+directory, prompt, pid, session). Sessions are kept as in Codex's store (fake_store.py), so a resume
+knows the messages before it, and `codex app-server` (fake_index.py) the turns.
 """
 
 from __future__ import annotations
 
-import glob
+import atexit
 import json
 import os
 import re
@@ -21,11 +22,14 @@ import time
 import uuid
 from typing import Any, Dict, List, NoReturn, Optional
 
+import fake_store as store
 from tools import CHAT
 
 HOME = os.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
 NOTES = os.environ.get("FAKE_CODEX_DIR") or HOME
-OLD = os.environ.get("FAKE_CODEX_VERSION", "0.169.0").startswith("0.77")
+VERSION_TEXT = os.environ.get("FAKE_CODEX_VERSION") or "0.169.0"
+VERSION = tuple(int(part) for part in re.findall("[0-9]+", VERSION_TEXT)[:3])
+OLD = VERSION_TEXT.startswith("0.77")
 OUT = sys.stdout.buffer
 
 
@@ -85,25 +89,13 @@ class Session:
 
     def __init__(self, id: Optional[str], cwd: str) -> None:
         id = id.lower() if id and not OLD else id  # 0.77.0 does not know an id in capitals
-        found = (
-            glob.glob(os.path.join(HOME, "sessions", "*", "*", "*", f"rollout-*-{id}.jsonl"))
-            if id
-            else []
-        )
+        found = store.rollouts(HOME, id) if id else []
+        if OLD:  # it does not look into the archive
+            found = [path for path in found if "archived_sessions" not in path]
         self.known = bool(found)
+        self.archived = bool(found) and "archived_sessions" in found[0]
         self.id = id if found and id else str(uuid.uuid4())
-        self.path = (
-            found[0]
-            if found
-            else os.path.join(
-                HOME,
-                "sessions",
-                time.strftime("%Y"),
-                time.strftime("%m"),
-                time.strftime("%d"),
-                f"rollout-{time.strftime('%Y-%m-%dT%H-%M-%S')}-{self.id}.jsonl",
-            )
-        )
+        self.path = found[0] if found else store.rollout_path(HOME, self.id, time.time())
         self.cwd = cwd
 
     def interrupted(self) -> None:
@@ -112,16 +104,13 @@ class Session:
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             os.write(fd, b'{"type": "turn_aborted"}\n')
             os.close(fd)
+            self.ended("interrupted")
 
-    def begin(self) -> None:
+    def begin(self, forked_from: Optional[str] = None) -> None:
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        self.file = open(self.path, "a+", encoding="utf-8", errors="replace")
-        if not OLD:
-            import fcntl
-
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        if VERSION >= (0, 147):
+            lock = store.hold(HOME, self.id)
+            if not lock:
                 text = f"thread {self.id} already has an active writer"
                 error(
                     "2026-11-24T05:34:47.261850Z ERROR codex_core::session: "
@@ -129,8 +118,25 @@ class Session:
                     f"thread-store conflict: {text}\n"
                 )
                 fail(f"Error: thread/resume: thread/resume failed: {text} (code -32600)")
+            atexit.register(store.release, HOME, self.id, lock)
+        self.file = open(self.path, "a+", encoding="utf-8", errors="replace")
         if not self.known:
             self.add({"type": "session_meta", "payload": {"id": self.id, "cwd": self.cwd}})
+            more = {"source": "exec", "provider": os.environ.get("FAKE_CODEX_PROVIDER") or "fake"}
+            more.update(version=VERSION_TEXT, cwd=self.cwd)
+            store.add(HOME, self.id, "meta", forked_from=forked_from, **more)
+        if forked_from:
+            self._copy(forked_from)
+
+    def _copy(self, source: str) -> None:
+        """Copies the messages and turns of another session into this one, a fork of it."""
+        with open(store.rollouts(HOME, source)[0], encoding="utf-8", errors="replace") as file:
+            self.file.write("".join(line for line in file if '"session_meta"' not in line))
+            self.file.flush()
+        with open(store.state_path(HOME, source + ".jsonl"), "rb") as state:
+            lines = b"".join(line for line in state if b'"kind": "meta"' not in line)
+        with open(store.state_path(HOME, self.id + ".jsonl"), "ab") as copy:
+            copy.write(lines)
 
     def add(self, line: Dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
@@ -141,6 +147,15 @@ class Session:
         return [
             entry["text"] for entry in map(json.loads, self.file) if entry.get("type") == "message"
         ]
+
+    def said(self, text: str, phase: Optional[str] = None) -> None:
+        """Says a message of Codex's, and notes it for the index."""
+        store.add(HOME, self.id, "say", text=text, phase=phase)
+        say(text)
+
+    def ended(self, status: str, error: Optional[str] = None) -> None:
+        """Notes the end of a turn for the index."""
+        store.add(HOME, self.id, "end", status=status, error=error)
 
 
 def usage(tokens: int = 10) -> Dict[str, int]:
@@ -155,7 +170,7 @@ def hang() -> NoReturn:
 def grandchild(detached: bool) -> None:
     """A child that keeps stdout and stderr open for two minutes, in the group or out of it."""
     child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=detached
+        [sys.executable, "-c", "import time; time.sleep(120)", NOTES], start_new_session=detached
     )
     with open(os.path.join(NOTES, "grandchildren"), "a") as file:
         file.write(f"{child.pid}\n")
@@ -169,10 +184,14 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "started":
         emit("turn.started")
     elif name == "say":
-        say(text)
+        session.said(text)
+    elif name == "commentary":  # what it says before its answer
+        session.said(text, "commentary")
     elif name == "completed":
+        session.ended("completed")
         emit("turn.completed", usage=usage())
     elif name == "failed":
+        session.ended("failed", text)
         emit("turn.failed", error={"message": text})
     elif name == "error":
         emit("error", message=text)
@@ -209,14 +228,15 @@ def step(name: str, text: str, session: Session) -> None:
     elif name == "sleep":
         time.sleep(float(text))
     elif name == "stubborn":
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
+        for one in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, one):
+                signal.signal(getattr(signal, one), signal.SIG_IGN)
     elif (
         name == "polite"
     ):  # leaves on SIGINT as 0.77.0 does: exit 0, and the interruption in the session
 
         def leave(*_: Any) -> NoReturn:
-            session.add({"type": "turn_aborted"})
+            session.interrupted()
             os._exit(0)
 
         signal.signal(signal.SIGINT, leave)
@@ -255,7 +275,7 @@ def step(name: str, text: str, session: Session) -> None:
             status="completed",
         )
     elif name == "long-reply":
-        say("r" * (number << 20))
+        session.said("r" * (number << 20))
     elif name == "events":  # that many small events
         line = (
             b'{"type":"item.updated","item":{"id":"item_2","type":"todo_list","items":[]}}\n' * 1000
@@ -317,7 +337,9 @@ def mcp_child(program: str) -> str:
         "method": "tools/call",
         "params": {"name": CHAT, "arguments": {"prompt": "from inside"}},
     }
-    environment = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
+    kept = ("HOME", "PATH", "SYSTEMROOT", "FAKE_CODEX_DIR", "CODEX_HOME", "CODEX_BIN")
+    kept = kept if os.name == "nt" else ("HOME", "PATH")
+    environment = {key: os.environ[key] for key in kept if key in os.environ}
     child = subprocess.run(
         [sys.executable, program],
         input=json.dumps(call).encode() + b"\n",
@@ -325,7 +347,7 @@ def mcp_child(program: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
-        preexec_fn=os.setpgrp,
+        preexec_fn=getattr(os, "setpgrp", None),
     )  # noqa: PLW1509 (no threads here)
     return child.stdout.decode()
 
@@ -334,11 +356,50 @@ def steps_in(text: str) -> List[Any]:
     return re.findall(r"^FAKE:([a-z-]+) ?(.*)$", text, re.MULTILINE)
 
 
+def positional(arguments: List[str]) -> List[str]:
+    """The arguments without the options before them."""
+    rest = list(arguments)
+    while rest and rest[0] in ("-c", "-m", "-C", "-p", "--enable", "--disable"):
+        del rest[:2]
+    return rest
+
+
+def archive(word: str, id: str) -> None:
+    """`codex archive ID` and `codex unarchive ID`."""
+    back = word == "unarchive"
+    found = store.rollouts(HOME, id)
+    if not found or ("archived_sessions" in found[0]) is not back:
+        fail(f"Error: failed to {word} session")
+    store.archive(HOME, id, back)
+    print(f"{word.capitalize()}d session {id}.")
+
+
+def refuse(word: str, session: Session, asked: str) -> None:
+    """Ends a resume or a fork of a session that cannot be resumed or forked."""
+    why = f"no rollout found for thread id {asked}"
+    if session.archived and VERSION >= (0, 148):
+        why = (
+            f"session {session.id} is archived. Run `codex unarchive {session.id}` "
+            "to unarchive it first."
+        )
+    if not session.known or session.archived:
+        fail(f"Error: thread/{word}: thread/{word} failed: {why} (code -32600)")
+
+
 def main() -> None:
     arguments = sys.argv[1:]
+    if os.environ.get("FAKE_CODEX_HOLDER") and arguments[:1] != ["exec"]:
+        grandchild(True)  # an updater, say
     if arguments == ["--version"]:
-        print("codex-cli " + os.environ.get("FAKE_CODEX_VERSION", "0.169.0"))
+        print("codex-cli " + VERSION_TEXT)
         return
+    words = positional(arguments)
+    if words[:1] == ["app-server"]:
+        import fake_index
+
+        return fake_index.main(arguments)
+    if words[:1] in (["archive"], ["unarchive"]):
+        return archive(*words[:2])
     if arguments == ["login", "status"]:
         error("Logged in using an API key\n")
         return
@@ -353,6 +414,12 @@ def main() -> None:
     rest = list(arguments)
     cwd = rest[rest.index("-C") + 1] if "-C" in rest else os.getcwd()
     asked = rest[rest.index("resume") + 1] if "resume" in rest else None
+    source = rest[rest.index("fork") + 1] if "fork" in rest[:-2] else None
+    if source and VERSION < (0, 148):
+        error(
+            f"error: unexpected argument '{source}' found\n\nUsage: codex exec [OPTIONS] [PROMPT]\n"
+        )
+        sys.exit(2)
     session = Session(asked, cwd)
     leave_as_codex_does(session)
     if not OLD:
@@ -393,11 +460,11 @@ def main() -> None:
             "`high`, `xhigh`\nin `model_reasoning_effort`\n",
             backtrace=False,
         )
-    if asked and not session.known and not OLD:
-        fail(
-            "Error: thread/resume: thread/resume failed: "
-            f"no rollout found for thread id {asked} (code -32600)"
-        )
+    if asked and not OLD:
+        refuse("resume", session, asked)
+    original = Session(source, cwd) if source else None
+    if original:
+        refuse("fork", original, str(source))
     if not OLD and len(prompt) > 1 << 20:  # the session is announced, but not kept
         emit("thread.started", thread_id=session.id)
         fail(
@@ -408,8 +475,9 @@ def main() -> None:
                 f'"actual_chars":{len(prompt)}}}'
             )
         )
-    session.begin()
+    session.begin(original.id if original else None)
     before = session.messages()
+    store.begin_turn(HOME, session.id, prompt)
     steps = steps_in(prompt)
     if steps:
         for name, text in steps:
@@ -425,7 +493,8 @@ def main() -> None:
     emit("turn.started")
     session.add({"type": "message", "text": prompt})
     item("completed", "reasoning", 1, text="**Looking at the question**\n\nMore of it.")
-    say(f"You sent {len(before)} messages before this one. This one ends: {prompt[-200:]}")
+    session.said(f"You sent {len(before)} messages before this one. This one ends: {prompt[-200:]}")
+    session.ended("completed")
     emit("turn.completed", usage=usage(10 * (1 if OLD else len(before) + 1)))
 
 

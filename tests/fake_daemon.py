@@ -22,7 +22,6 @@ thread/resume says that a turn runs which is over).
 from __future__ import annotations
 
 import base64
-import fcntl
 import glob
 import hashlib
 import json
@@ -36,6 +35,8 @@ import threading
 import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+import fake_store as store
 
 #: Seconds after which a wait in here ends by itself, so that nothing stays.
 BOUND = 60.0
@@ -297,14 +298,13 @@ class FakeDaemon:
     def hold(self) -> None:
         """Takes the session's writer lock."""
         assert self.session_file, "no such session"
-        self._lock_file = open(self.session_file, "a")
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        self._lock_file = store.hold(self.home, self.session_id, wait=True)
+        assert self._lock_file, "the session is held"
 
     def release(self) -> None:
         """Frees the session's writer lock, as the daemon does soon after the last window closed."""
-        if self._lock_file:
-            self._lock_file.close()
-            self._lock_file = None
+        store.release(self.home, self.session_id, self._lock_file)
+        self._lock_file = None
 
     # -- what tests ask and do ---------------------------------------------------------------------
 
@@ -631,6 +631,7 @@ class FakeDaemon:
         if self.session_file:
             with open(self.session_file, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"type": "message", "text": turn.text}) + "\n")
+        store.begin_turn(self.home, self.session_id, turn.text, turn.client_id)
         if turn.client_id != "person" and self.due("turn"):
             return self._trouble(turn)
         if "noise" in self.modes:
@@ -651,6 +652,7 @@ class FakeDaemon:
         """One step of a turn. Returns the error with which the turn fails, if it does."""
         if name == "say":
             turn.reply = text
+            store.add(self.home, self.session_id, "say", text=text, phase=None)
             self._item(turn, "agentMessage", "started", id="msg_1", text=text)
             self._item(turn, "agentMessage", id="msg_1", text=text)
         elif name == "reasoning":
@@ -769,6 +771,7 @@ class FakeDaemon:
         with self._changed:
             turn.status = "interrupted" if interrupted else "failed" if error else "completed"
             self.paused = interrupted
+            store.add(self.home, self.session_id, "end", status=turn.status, error=error)
             told = not interrupted and not error and turn.reply is not None
             items = [{"type": "agentMessage", "id": "msg_1", "text": turn.reply}] if told else []
             self._tell(
@@ -784,6 +787,7 @@ class FakeDaemon:
         for client in list(self._clients):
             client.misbehave(self.what, None)
         turn.status = "completed"
+        store.add(self.home, self.session_id, "end", status="completed", error=None)
         self.release()
 
     def _noise(self, turn: Turn) -> None:

@@ -31,6 +31,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 sys.dont_write_bytecode = True
 from client import HERE, Client, remaining  # noqa: E402
+from fake_store import FOLDERS  # noqa: E402
 from tools import CHAT  # noqa: E402
 
 FAKE = os.path.join(HERE, "fake_codex.py")
@@ -444,7 +445,7 @@ class Soak:
             for where in (self.home, self.env["TMPDIR"])
             for folder, _, names in os.walk(where)
             for name in names
-            if not folder.startswith(os.path.join(self.home, "sessions"))
+            if not folder.startswith(tuple(os.path.join(self.home, one) for one in FOLDERS))
         )
 
     def check_order(self) -> int:

@@ -125,7 +125,7 @@ def test_the_session_knows_that_it_was_interrupted(bench: Any, ending: str) -> N
         os.path.join(root, name)
         for root, _, names in os.walk(bench.home)
         for name in names
-        if session in name
+        if session in name and name.startswith("rollout-")
     ]
     with open(path[0], encoding="utf-8") as file:
         assert "turn_aborted" in file.read()

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
+import fake_store as store
 from client import Client, session_of, text_of
 from tools import CHAT
 
@@ -204,8 +205,7 @@ def test_two_servers_take_turns_on_one_session(bench: Any, version: str) -> None
     assert [n for n in names if n[0] == "a"] == [f"a{i}" for i in range(5)]
     assert [n for n in names if n[0] == "b"] == [f"b{i}" for i in range(5)]
     assert not "".join(n[0] for n in names).startswith(("aaaaa", "bbbbb"))  # they do take turns
-    files = [name for name in os.listdir(bench.home) if name != "sessions"]
-    assert files == [LOCK]
+    assert bench.left() == [LOCK]
 
 
 @both
@@ -337,7 +337,7 @@ def test_many_sessions_leave_one_small_file_that_only_its_owner_may_use(bench: A
     for _ in range(4):
         server.chat("again", session_id=session_of(server.chat("open")))
     server.close()
-    assert sorted(os.listdir(bench.home)) == [LOCK, "sessions"]
+    assert bench.left() == [LOCK]
     state = os.stat(os.path.join(bench.home, LOCK))
     assert (
         stat.S_IMODE(state.st_mode) == 0o600 and state.st_uid == os.getuid() and state.st_size == 0
@@ -402,15 +402,9 @@ def test_a_fifo_in_the_lock_s_place_does_not_hang_the_call(bench: Any) -> None:
 
 def held_open(bench: Any, session: str) -> Any:
     """Holds the writer lock of a session, as `codex resume` in a terminal does."""
-    import fcntl
-
-    for root, _, names in os.walk(os.path.join(bench.home, "sessions")):
-        for name in names:
-            if session in name:
-                file = open(os.path.join(root, name), "a")
-                fcntl.flock(file, fcntl.LOCK_EX)
-                return file
-    raise AssertionError("no session file")
+    lock = store.hold(bench.home, session)
+    assert lock, "the session is held already"
+    return lock
 
 
 def test_a_session_open_elsewhere_is_tried_again_until_it_is_free(bench: Any) -> None:

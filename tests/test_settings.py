@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from typing import Any, Dict, List
 
 import pytest
 
-from client import Client, session_of, text_of
+from client import BOUND, PROGRAM, Client, session_of, text_of
 from codex_persistent_mcp import read_settings
 from conftest import FAKE, Bench
 from tools import CHAT, TOOLS, TURNS
@@ -146,6 +148,28 @@ def test_codex_is_looked_up_on_path_at_each_call(bench: Bench, tmp_path: Any) ->
     session_of(client.chat("x"))  # installed meanwhile, no restart needed
     os.remove(path)
     assert "CODEX_BIN" in refused(client)
+
+
+@pytest.mark.parametrize("folder", ["", ".", "bin"])
+def test_a_codex_in_the_working_directory_is_not_run(
+    bench: Bench, tmp_path: Any, folder: str
+) -> None:
+    os.mkdir(str(tmp_path / "bin"))
+    place_codex(str(tmp_path / folder), "codex-of-this-test")
+    env = {"CODEX_BIN": "codex-of-this-test", "PATH": f"{folder}:/usr/bin:/bin"}
+    assert "PATH" in refused(bench.start(env=env, cwd=str(tmp_path)))
+    assert bench.calls() == []
+
+
+def test_check_does_not_wait_for_a_child_that_holds_the_output_of_codex(bench: Bench) -> None:
+    env = dict(os.environ, **bench.env, FAKE_CODEX_HOLDER="1")
+    done = subprocess.run(
+        [sys.executable, PROGRAM, "--check"], env=env, stdout=subprocess.PIPE, timeout=BOUND
+    )
+    assert b"codex-cli 0.169.0" in done.stdout and b"no answer" not in done.stdout
+    with open(os.path.join(bench.notes, "grandchildren")) as file:
+        for pid in map(int, file):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_no_codex_at_all_says_how_to_get_one(bench: Bench, tmp_path: Any) -> None:

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from client import Client, session_of, text_of
 from codex_persistent_mcp import attribution
 from conftest import Bench
+from fake_store import FOLDERS
 from tools import CHAT, COMMON, FINAL, GUARDS, PLAN, TOOLS, TURNS
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
@@ -53,7 +54,7 @@ def test_a_tool_that_runs_a_turn_has_the_timeout_and_the_result_that_are_promise
         output = tools[name]["outputSchema"]
         always = {"session_id", TOOLS[name].text, "resume_command"}
         verdict = {"verdict"} if name in GUARDS else set()
-        assert set(output["properties"]) == always | verdict | {"usage", "warnings"}
+        assert set(output["properties"]) == always | verdict | {"usage", "warnings", "forked_from"}
         assert set(output["required"]) == always
         timeout = tools[name]["inputSchema"]["properties"]["timeout_ms"]
         bounds = (timeout["type"], timeout["minimum"], timeout["maximum"])
@@ -453,6 +454,7 @@ ARGUMENTS = {
     "timeout_ms": mostly(
         st.one_of(st.integers(990, 1010), st.integers(7199999, 7200001), st.just(2000.0))
     ),
+    "fork": mostly(st.sampled_from([False, "false", "False", 0, "yes", 2, 0.5])),
     "unknown": ANYTHING,
     "Prompt": ANYTHING,
 }
@@ -468,6 +470,8 @@ def acceptable(name: str, value: Any, required: bool) -> bool:
         except (ValueError, TypeError):
             return False
         return not isinstance(value, bool) and number % 1 == 0 and 1000 <= number <= 7200000
+    if name == "fork":
+        return str(value).lower() in ("false", "0")
     if not isinstance(value, str) or not value.strip():
         return False
     text = value.strip()
@@ -827,6 +831,6 @@ def test_texts_appear_in_no_process_list_and_on_no_log(bench: Bench, tool: str) 
         os.path.join(folder, name) for folder, _, names in os.walk(bench.home) for name in names
     ]
     for path in left:  # the fake's own store knows them, nothing of the server's does
-        if os.sep + "sessions" + os.sep not in path:
+        if os.path.relpath(path, bench.home).split(os.sep)[0] not in FOLDERS:
             with open(path, "rb") as file:
                 assert secrets[0].encode() not in file.read()

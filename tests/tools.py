@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Set
 CHAT, PLAN, FINAL = "codex_chat", "codex_guard_plan", "codex_guard_final"
 
 #: The optional arguments of every tool that runs a turn.
-COMMON = {"session_id", "cwd", "model", "reasoning_effort", "timeout_ms"}
+COMMON = {"session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "fork"}
 
 
 class Tool(NamedTuple):

@@ -235,7 +235,8 @@ async def mcp_use(order: Json, script: Script) -> None:
     from mcp_use import MCPAgent, MCPClient
 
     def leave_empty(given: Json, name: str, rule: Json) -> None:
-        if "integer" not in json.dumps(rule):  # a whole number has to be one
+        # A whole number has to be one, a truth value, too.
+        if not re.search("integer|boolean", json.dumps(rule)):
             given[name] = ""
 
     script.leave_empty = leave_empty  # type: ignore[method-assign]
@@ -288,7 +289,8 @@ def smolagents(order: Json, script: Script) -> None:
             return ChatMessage(role=MessageRole.ASSISTANT, content="", tool_calls=[call])
 
     def leave_empty(given: Json, name: str, rule: Json) -> None:
-        given[name] = 60000 if rule["type"] == "integer" else ""  # required, and checked by type
+        # required, and checked by type
+        given[name] = {"integer": 60000, "boolean": False}.get(rule["type"], "")
 
     script.leave_empty = leave_empty  # type: ignore[method-assign]
     server = StdioServerParameters(command=order["command"], args=order["args"], env=order["env"])
