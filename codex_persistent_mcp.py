@@ -893,7 +893,7 @@ def warning(text: str) -> Json:
 
 #: Most bytes of a turn are output of commands and tools, needed only if they failed.
 SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
-FAILED_END = re.compile(rb'"exit_code":-?[1-9]|"status":"(?:failed|declined)"')
+GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
 #: What follows is for Codex's developers.
@@ -1005,7 +1005,7 @@ def stderr_words(text: str) -> str:
 
 def decode_event(line: bytearray) -> Json | None:
 	"""The event in a line of Codex's output; None if it is not needed."""
-	if SKIPPED.match(line) and not FAILED_END.search(line[-100:]):
+	if SKIPPED.match(line) and line.endswith(GOOD_ENDS):
 		return None
 	text = line.decode("utf-8", "replace")
 	if "\x1b" in text:
@@ -1026,9 +1026,11 @@ def failed(item: Json) -> bool:
 
 def item_progress(item: Json, finished: bool) -> str:
 	"""The line of progress that an item deserves, or ""."""
-	kind, text, asked = (text_in(item, name) for name in ("type", "text", "prompt"))
+	kind = item.get("type", "")
 	if kind == "command_execution":
-		command = re.sub(r"(?s)^\S*sh -l?c (['\"]?)(.*)\1\Z", r"\2", text_in(item, "command"))
+		command = text_in(item, "command")
+		shell = re.match(r"(?s)\S*sh -l?c (['\"]?)(.*)\1\Z", command)
+		command = shell[2] if shell else command
 		if failed(item):
 			code = f" (exit code {item['exit_code']})" if item.get("exit_code") else ""
 			return f"Failed{code}: {command}"
@@ -1044,16 +1046,16 @@ def item_progress(item: Json, finished: bool) -> str:
 		current = min(len(steps) - len(ahead) + 1, len(steps))
 		return f"Plan, {current} of {len(steps)}: {ahead[0] if ahead else 'done'}"
 	if kind == "reasoning" and finished:
-		return "Thinking: " + text.strip().split("\n")[0].strip("*# ")
+		return "Thinking: " + text_in(item, "text").strip().split("\n")[0].strip("*# ")
 	if kind == "agent_message" and finished:
-		return "Writing: " + text[:400]
+		return "Writing: " + text_in(item, "text")[:400]
 	if finished or kind in ("reasoning", "agent_message", "error"):
 		return ""
 	if kind == "mcp_tool_call":
 		return f"Calling {text_in(item, 'server')}.{text_in(item, 'tool')}"
 	if kind == "collab_tool_call":
-		return "Asking a helper: " + asked if asked else "Waiting for helpers"
-	return "Working: " + kind.replace("_", " ")
+		return f"Asking a helper: {item['prompt']}" if item.get("prompt") else "Waiting for helpers"
+	return f"Working: {kind}".replace("_", " ")
 
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
@@ -1695,14 +1697,12 @@ class WebSocket:
 		size = len(data)
 		short, more = (size, 0) if size < 126 else (126, 2) if size < 1 << 16 else (127, 8)
 		head = bytes([kind, 0x80 | short]) + size.to_bytes(8, "big")[8 - more :]
-		self._write(head + MASK + data)
-
-	def _write(self, frames: bytes) -> None:
+		frame = head + MASK + data
 		if self._early is None:
 			self._socket.settimeout(WITHDRAW)
-			self._socket.sendall(frames)
+			self._socket.sendall(frame)
 		else:
-			self._early += frames
+			self._early += frame
 
 	def receive(self) -> Json:
 		"""The message that comes within TICK, or {}."""
@@ -1716,8 +1716,8 @@ class WebSocket:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
 			raise AppServerError("its control socket does not speak WebSocket")
-		early, self._early = self._early or b"", None
-		self._write(early)
+		self._socket.sendall(self._early or b"")
+		self._early = None
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
