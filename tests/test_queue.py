@@ -57,7 +57,8 @@ class Open:
         return found.turns[1:]
 
     def is_queued(self) -> None:
-        self.bench.wait(self.queue, "queued message")
+        # Behind a turn that runs there it is queued after 45 s and seven tries, which take time.
+        self.bench.wait(self.queue, "queued message", 150)
 
     def is_taken(self, count: int = 1) -> None:
         self.bench.wait(lambda: len(self.turns()) >= count, "turn of the message")
