@@ -1106,6 +1106,12 @@ class Turn:
 			self.stderr, self.ending = event["stderr"], event["ending"]
 		elif self.state in (State.COMPLETED, State.FAILED):
 			pass
+		elif kind.startswith("item."):
+			done = kind == "item.completed"
+			if done:
+				self._completed(item)
+			self.commands += kind == "item.started" and item.get("type") == "command_execution"
+			return item_progress(item, done)
 		elif kind == SAY:
 			return event["text"]
 		elif kind == NOISE:
@@ -1114,12 +1120,6 @@ class Turn:
 			raise RunFailure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
 		elif kind == "thread.started":
 			self._session_started(text_in(event, "thread_id").lower())
-		elif kind.startswith("item."):
-			done = kind == "item.completed"
-			if done:
-				self._completed(item)
-			self.commands += kind == "item.started" and item.get("type") == "command_execution"
-			return item_progress(item, done)
 		elif kind == "turn.completed":
 			self.state, self.usage = State.COMPLETED, object_in(event, "usage") or None
 		elif kind == "turn.failed":
@@ -1145,17 +1145,19 @@ class Turn:
 		return last if not judged or verdict_of(last[0], self.verdicts) else judged + last
 
 	def _completed(self, item: Json) -> None:
-		kind, output = item.get("type"), text_in(item, "aggregated_output").lstrip()[:1000]
+		kind = item.get("type")
 		if kind == "agent_message" and text_in(item, "text"):
 			self._said.append((item["text"], text_in(item, "phase")))
 		elif kind == "error":
 			self.warn(text_in(item, "message"))
 			if self.limit in PROFILES and self.state is State.WAITING:
 				self._check_rights()
-		elif kind == "command_execution" and failed(item) and NO_SANDBOX.match(output):
-			self.blocked += 1
-			if self.blocked == 1:
-				self.warn(f"{BLOCKED}: {one_line(output, 300)}")
+		elif kind == "command_execution" and failed(item):
+			output = text_in(item, "aggregated_output").lstrip()[:1000]
+			if NO_SANDBOX.match(output):
+				if not self.blocked:
+					self.warn(f"{BLOCKED}: {one_line(output, 300)}")
+				self.blocked += 1
 		elif kind == "mcp_tool_call" and failed(item):
 			server, why = text_in(item, "server"), text_in(item, "error", "message") or "no reason"
 			if re.search("(?i)approv|cancelled", why):
