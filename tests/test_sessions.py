@@ -273,8 +273,9 @@ def test_the_session_of_a_killed_server_is_free_when_its_codex_is_gone(
     session = session_of(bench.start(env=env).chat("open")) if opened else None
     call(one, "FAKE:session\nFAKE:started\nFAKE:stubborn\nFAKE:marks held", session)
     bench.wait(lambda: marks(bench), "mark")
-    one.signal("SIGKILL")
     session = bench.calls()[-1]["session"]
+    spoken(one, session)  # it has read the id, and so taken the lock
+    one.signal("SIGKILL")
     assert session_of(two.result(call(two, turn("next"), session), bound=10)) == session
     assert marks(bench)[-2:] == [
         "begin next",
