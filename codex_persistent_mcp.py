@@ -50,7 +50,7 @@ import select
 import signal
 import threading
 import time
-from time import monotonic
+from time import monotonic as clock
 from typing import Any, Callable, Dict, Generator, Iterator, NamedTuple, Optional, Tuple
 
 # ---- constants, settings ----
@@ -105,7 +105,7 @@ class Settings(NamedTuple):
 	timeout_ms: int
 	max_parallel: int
 	origin: str
-	codex_home: str
+	home: str
 	roots: tuple[str, ...]
 	codex_args: tuple[str, ...]
 	review_profile: str | None
@@ -200,7 +200,7 @@ def read_settings(env: dict[str, str]) -> Settings:
 # ---- errors, and what a call watches while it waits ----
 
 
-class ProtocolError(Exception):
+class RpcError(Exception):
 	"""A message that is answered with a JSON-RPC error."""
 
 	def __init__(self, code: int, message: str, **more: Json) -> None:
@@ -212,27 +212,27 @@ class ProtocolError(Exception):
 		return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
-def invalid_params(text: str) -> ProtocolError:
-	return ProtocolError(INVALID_PARAMS, "Invalid params: " + text)
+def invalid_params(text: str) -> RpcError:
+	return RpcError(INVALID_PARAMS, "Invalid params: " + text)
 
 
-def invalid_request(text: str) -> ProtocolError:
-	return ProtocolError(INVALID_REQUEST, "Invalid request: " + text)
+def invalid_request(text: str) -> RpcError:
+	return RpcError(INVALID_REQUEST, "Invalid request: " + text)
 
 
-class RunFailure(Exception):
+class Failure(Exception):
 	"""A call that failed. The text says why, and what the caller can do."""
 
 
-class SessionLost(RunFailure):
+class SessionLost(Failure):
 	"""There is no such session, so the answer must not offer to continue it."""
 
 
-class TryAgain(RunFailure):
+class TryAgain(Failure):
 	"""Nothing had begun, and the same is likely to work in a moment."""
 
 
-class SessionBusy(RunFailure):
+class SessionBusy(Failure):
 	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
 
 
@@ -255,7 +255,7 @@ class Deadline:
 	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
 
 	def __init__(self, timeout_s: float) -> None:
-		self._end = monotonic() + timeout_s
+		self._end = clock() + timeout_s
 		self._reason: Reason | None = None
 		self._wake = threading.Event()
 
@@ -270,14 +270,14 @@ class Deadline:
 
 	def check(self) -> None:
 		"""Raises `Stopped` if the call must end."""
-		if self._reason is None and monotonic() >= self._end:
+		if self._reason is None and clock() >= self._end:
 			self._reason = Reason.TIMEOUT
 		if self._reason:
 			raise Stopped(self._reason)
 
 	def wait(self, duration: float) -> bool:
 		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-		woken = self._wake.wait(min(duration, self._end - monotonic()))
+		woken = self._wake.wait(min(duration, self._end - clock()))
 		self._wake.clear()
 		self.check()
 		return woken
@@ -297,21 +297,21 @@ class Progress:
 	def __init__(self, send: Callable[[str], None] | None) -> None:
 		self.latest = "waiting"  # sent or not
 		self._send = send
-		self._begin = monotonic()
+		self._begin = clock()
 		self._sent_at = self._begin - PROGRESS_GAP
 		self._since: float | None = None  # since when a text is unsent
 
 	def say(self, text: str, at_once: bool = False) -> None:
 		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
 		if text and text != self.latest:
-			self.latest, self._since = text, self._since or monotonic()
+			self.latest, self._since = text, self._since or clock()
 		if at_once:
 			self._tell(text)
 		self.tick()
 
 	def tick(self) -> None:
 		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
-		now = monotonic()
+		now = clock()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
 			self._tell(self.latest)
@@ -321,10 +321,10 @@ class Progress:
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
 		if self._send is not None:
-			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - monotonic()))
+			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - clock()))
 
 	def _tell(self, text: str) -> None:
-		self._sent_at, self._since = monotonic(), None
+		self._sent_at, self._since = clock(), None
 		if self._send is not None:
 			self._send(one_line(text, 160))
 
@@ -434,15 +434,15 @@ def quoted(value: Any) -> str:
 
 
 def decode_line(line: bytes) -> Any:
-	"""The JSON value of one line of the client's. Raises ProtocolError."""
+	"""The JSON value of one line of the client's. Raises RpcError."""
 	try:
 		return load_json(line.decode("utf-8-sig"))
 	except ValueError as error:
-		raise ProtocolError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
+		raise RpcError(PARSE_ERROR, f"Parse error: {one_line(str(error), 200)}") from None
 
 
 def object_param(params: Json, name: str) -> Json:
-	"""The object `name` in `params`, {} if it is left out. Raises ProtocolError."""
+	"""The object `name` in `params`, {} if it is left out. Raises RpcError."""
 	found = params.get(name)
 	if found is not None and not isinstance(found, dict):
 		raise invalid_params(f'"{name}" must be an object')
@@ -450,7 +450,7 @@ def object_param(params: Json, name: str) -> Json:
 
 
 def read_message(value: Any) -> Message | None:
-	"""Checks one message. Raises ProtocolError.
+	"""Checks one message. Raises RpcError.
 
 	None for one that nobody here waits for: a response, a notification without parameters.
 	"""
@@ -1083,7 +1083,7 @@ class Turn:
 		"""`expected` is the session to continue; `limit` the sandbox."""
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
-		self.session_id: str | None = None
+		self.session: str | None = None
 		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
 		#: messages of this one with their phases.
 		self.answers: list[str] = []
@@ -1095,7 +1095,7 @@ class Turn:
 		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
 	def fold(self, event: Json) -> str:
-		"""Takes one event; returns progress. Raises RunFailure: the run must be stopped at once."""
+		"""Takes one event; returns progress. Raises Failure: the run must be stopped at once."""
 		kind, item = event["type"], object_in(event, "item")
 		if kind == "turn.started":
 			if self.state is State.COMPLETED:
@@ -1117,7 +1117,7 @@ class Turn:
 		elif kind == NOISE:
 			self.stray = self.stray or event["text"]
 		elif kind == TOO_LONG and '"agent_message"' in event["head"][:200]:
-			raise RunFailure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
+			raise Failure(f"Codex's message is over {MAX_EVENT >> 20} MiB, too long to pass on.")
 		elif kind == "thread.started":
 			self._session_started(text_in(event, "thread_id").lower())
 		elif kind == "turn.completed":
@@ -1166,7 +1166,7 @@ class Turn:
 			self.warn(f"Codex's tool {server}.{text_in(item, 'tool')} did not work: {why}")
 
 	def _check_rights(self) -> None:
-		"""Raises RunFailure if Codex announces more rights than were asked for."""
+		"""Raises Failure if Codex announces more rights than were asked for."""
 		approvals = 0  # policy and reviewer, dangerous only together
 		for text in self.warnings:
 			told = re.search(r"(?is)(.*)\bfall\w*\s+back\b.*?requir(.*)", text.split("Details")[0])
@@ -1175,7 +1175,7 @@ class Turn:
 			wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
 			if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
 				# Of a new session Codex has kept nothing yet.
-				raise (RunFailure if self.expected else SessionLost)(
+				raise (Failure if self.expected else SessionLost)(
 					"Codex was stopped before it did anything: managed requirements do not allow "
 					f"{self.limit}. {text} {USER}have it allowed."
 				)
@@ -1190,29 +1190,29 @@ class Turn:
 
 	def _session_started(self, name: str) -> None:
 		if not re.fullmatch(UUID, name):
-			raise RunFailure(f"Codex announced no usable session id: {one_line(name, 80)}")
+			raise Failure(f"Codex announced no usable session id: {one_line(name, 80)}")
 		if self.expected and name != self.expected:
 			raise SessionLost(
 				f"Codex does not know the session {self.expected}, and was stopped before it "
 				"answered from a new one. " + CHECK_ID
 			)
-		if self.session_id and name != self.session_id:
-			raise RunFailure(f"Codex announced a second session, {name}, in the same run.")
-		self.session_id = name
+		if self.session and name != self.session:
+			raise Failure(f"Codex announced a second session, {name}, in the same run.")
+		self.session = name
 
 	def result(self) -> None:
-		"""Returns if the turn is a success, else raises RunFailure or one of its kinds."""
+		"""Returns if the turn is a success, else raises Failure or one of its kinds."""
 		words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
 		if self.state is State.COMPLETED or self.answers:
-			self.session_id = self.session_id or self.expected
+			self.session = self.session or self.expected
 			if self.state is not State.COMPLETED:
 				further = "A further turn, for a goal or a hook, did not end"
 				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
 			if self.reply is None:
 				why = f"Codex ended its turn without a message: {words}"
-				raise RunFailure(why + "\nAsk again, for a written answer.")
-			if not self.session_id:
-				raise RunFailure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
+				raise Failure(why + "\nAsk again, for a written answer.")
+			if not self.session:
+				raise Failure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
 			return
 		begun = self.state is not State.WAITING
 		if not begun and "already has an active writer" in self.stderr:
@@ -1227,7 +1227,7 @@ class Turn:
 			raise TryAgain(text)
 		# Of a new session whose first message it refuses, Codex keeps nothing.
 		if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
-			raise RunFailure(text)
+			raise Failure(text)
 		raise SessionLost(text)
 
 
@@ -1238,7 +1238,7 @@ class Options(NamedTuple):
 	"""What a turn is given; None leaves the choice to Codex."""
 
 	cwd: str
-	session_id: str | None = None
+	session: str | None = None
 	model: str | None = None
 	effort: str | None = None
 	sandbox: str | None = None
@@ -1250,14 +1250,14 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 	effort = options.effort and f'model_reasoning_effort="{options.effort}"'
 	# The operator's come first: of two values for one key, Codex uses the last.
 	arguments = ["exec", *operator, "--skip-git-repo-check", "--json", "-C", options.cwd]
-	session = ("fork" if options.fork else "resume", options.session_id)
+	session = ("fork" if options.fork else "resume", options.session)
 	for words in (("-m", options.model), ("-c", effort), rights, session):
 		arguments += [word for word in words if word] if words[-1:] != (None,) else []
 	return arguments + ["-"]
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises RunFailure.
+	"""The executable that CODEX_BIN stands for. Raises Failure.
 
 	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
 	"""
@@ -1279,7 +1279,7 @@ def find_codex(name: str) -> str:
 		if os.path.exists(name)
 		else "does not exist"
 	)
-	raise RunFailure(
+	raise Failure(
 		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
 		"or set CODEX_BIN to its absolute path."
 	)
@@ -1323,11 +1323,11 @@ class Run:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
 
 		Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
-		out of its reach, else RunFailure.
+		out of its reach, else Failure.
 		"""
 		raise NotImplementedError
 
-	def timed_out(self) -> RunFailure | None:
+	def timed_out(self) -> Failure | None:
 		"""What a timeout in the middle of `events` means, if more than that."""
 		return None
 
@@ -1372,7 +1372,7 @@ class CodexRun(Run):
 			cwd = start_directory(self._command[0], self._cwd)
 			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
-			raise RunFailure(
+			raise Failure(
 				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
 				f"{error}. Check whether it starts in a terminal."
 			) from None
@@ -1408,7 +1408,7 @@ class CodexRun(Run):
 			elif self._unsent and process.stdin not in selector.get_map():
 				selector.register(process.stdin, EVENT_WRITE)
 			yield None
-			now = monotonic()
+			now = clock()
 			if not gone and process.poll() is not None:
 				gone, end = True, min(end, now + DRAIN)
 			if now > end or gone and not reading:
@@ -1473,18 +1473,18 @@ class CodexRun(Run):
 
 		Until the sweep no other group can get the group's number: the watcher is in it.
 		"""
-		begin, group, (steps, strays) = monotonic(), process.pid, self.ladder
+		begin, group, (steps, strays) = clock(), process.pid, self.ladder
 		if strays:
 			signal_strays(group, self._mark, "SIGTERM")
 		while process.poll() is None:
-			while steps and monotonic() >= begin + steps[0][0]:
+			while steps and clock() >= begin + steps[0][0]:
 				signal_group(group, steps[0][1])
 				steps = steps[1:]
 			for pipe in wait_for(selector, TICK / 5):
 				if pipe is process.stdin or not pipe.read(1 << 16):
 					selector.unregister(pipe)
 		if strays:
-			while signal_strays(group, self._mark, "") and monotonic() < begin + STRAYS:
+			while signal_strays(group, self._mark, "") and clock() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
 		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
@@ -1497,12 +1497,12 @@ class CodexRun(Run):
 
 def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	"""Whether a short run of Codex went well, and its last line."""
-	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), monotonic() + 10, ""
+	run, end, said = CodexRun([codex, *arguments], os.sep, b"\n", None), clock() + 10, ""
 	run.ladder, good = FINISHED, False
 	events: Any = run.events()
 	try:
 		for event in events:
-			if event is None and monotonic() > end:
+			if event is None and clock() > end:
 				run.ladder = REFUSED
 				return False, "no answer within 10 s"
 			if event and event["type"] == NOISE:
@@ -1510,7 +1510,7 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 			elif event and event["type"] == ENDED:
 				good = event["ending"] == "exit code 0"
 				said = said or event["stderr"]
-	except RunFailure as failure:
+	except Failure as failure:
 		return False, one_line(str(failure), 200)
 	finally:
 		events.close()
@@ -1541,7 +1541,7 @@ def config_folders(home: str, cwd: str) -> list[str]:
 
 
 def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
-	"""The paths and texts of matching files in `folders`. Raises RunFailure."""
+	"""The paths and texts of matching files in `folders`. Raises Failure."""
 	import glob
 
 	for folder in folders:
@@ -1550,7 +1550,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 				with open(path, encoding="utf-8", errors="replace") as file:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
-				raise RunFailure(
+				raise Failure(
 					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
 				) from None
 
@@ -1565,7 +1565,7 @@ def allow_rules(home: str, cwd: str) -> Iterator[str]:
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> list[str]:
-	"""Arguments by which no allow rule lets a command write. Raises RunFailure if none do."""
+	"""Arguments by which no allow rule lets a command write. Raises Failure if none do."""
 	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
 		return ["-c", "features.exec_policy=false"]
 	# Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
@@ -1573,7 +1573,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 	ignored = version >= (0, 125) and not (agents and "config_file" in config)
 	for path in allow_rules(home, cwd):
 		if not ignored or path.startswith(MANAGED):
-			raise RunFailure(
+			raise Failure(
 				f"Nothing was sent to Codex: this call must not write, but a rule in {path} "
 				f"lets commands out of the sandbox. {USER}remove it, or {UPDATE}."
 			)
@@ -1592,8 +1592,8 @@ def given_trust(cwd: str, config: str) -> str:
 
 
 def right_arguments(options: Options, version: Version, settings: Settings) -> list[str]:
-	"""Arguments by which a turn has `options.sandbox` and no more. Raises RunFailure."""
-	sandbox, cwd, home = options.sandbox, options.cwd, settings.codex_home
+	"""Arguments by which a turn has `options.sandbox` and no more. Raises Failure."""
+	sandbox, cwd, home = options.sandbox, options.cwd, settings.home
 	if sandbox is None:
 		return []
 	managed, *folders = config_folders(home, cwd)
@@ -1610,7 +1610,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 			# `-s` would make Codex forget the user's permission profile.
 			profile, arguments = settings.review_profile, []
 			if not profile or sandbox != "read-only":
-				raise RunFailure(
+				raise Failure(
 					"Nothing was sent to Codex: this call's sandbox would lift what the user's "
 					"permission profile denies. Leave sandbox out; for calls that only read, "
 					f"{USER.lower()}set CODEX_MCP_REVIEW_PROFILE to a profile that writes nothing."
@@ -1622,7 +1622,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 	if sandbox == "read-only":
 		arguments += without_rules(version, home, cwd, config)
 	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
-	new = options.fork or not options.session_id
+	new = options.fork or not options.session
 	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
 		# A new session that may write would make its directory a trusted one for good.
@@ -1811,11 +1811,11 @@ class AppServer:
 		self._last_id += 1
 		request = {"id": self._last_id, "method": method, "params": params}
 		self.transport.send(json.dumps(request).encode("ascii"))
-		end = monotonic() + self.patience
+		end = clock() + self.patience
 		answer: Json = {}
 		# True would equal 1.
 		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
-			if monotonic() > end:
+			if clock() > end:
 				raise AppServerError(f"it did not answer {method}")
 			answer = yield from self.receive()
 		if "error" in answer:
@@ -1854,10 +1854,10 @@ class LiveRun(AppServer, Run):
 	has just begun. It has an id of ours: only the turn that took it counts.
 	"""
 
-	def __init__(self, codex_home: str, options: Options, prompt: str) -> None:
-		self._home = codex_home
-		self.socket = os.path.join(codex_home, "app-server-control", "app-server-control.sock")
-		self._options, self._session = options, options.session_id or ""
+	def __init__(self, home: str, options: Options, prompt: str) -> None:
+		self._home = home
+		self.socket = os.path.join(home, "app-server-control", "app-server-control.sock")
+		self._options, self._session = options, options.session or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
 		self._active = False  # whether a turn runs in the session, whosever it is
@@ -1899,16 +1899,16 @@ class LiveRun(AppServer, Run):
 				pass  # it has started by itself, or another turn runs first
 		yield from self.receive()
 
-	def timed_out(self) -> RunFailure | None:
+	def timed_out(self) -> Failure | None:
 		if self._sent is Sent.NOTHING and self._active:
 			return SessionBusy("The user's own turn there did not end")
 		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
 		return self._failure("it did not end in time") if silent else None
 
-	def _failure(self, why: str) -> RunFailure:
+	def _failure(self, why: str) -> Failure:
 		if self._sent is Sent.NOTHING:
 			return SessionBusy("Codex's app-server could not be used: " + why)
-		return RunFailure(
+		return Failure(
 			f"{THERE}, and no answer came from there (Codex's app-server: {why}). "
 			f"{self._sent.value}: look at the session before you repeat the message."
 		)
@@ -1933,8 +1933,8 @@ class LiveRun(AppServer, Run):
 				break
 			yield say("Waiting for the turn running in the open window of session " + self._session)
 			# What it told last may be older than this answer, or newer: nothing else may come.
-			again = monotonic() + ASK_AGAIN
-			while self._active and monotonic() < again:
+			again = clock() + ASK_AGAIN
+			while self._active and clock() < again:
 				yield from self.receive()
 		yield from self._begun()
 		options = self._options
@@ -1948,7 +1948,7 @@ class LiveRun(AppServer, Run):
 				yield warning(f"There, {name} is {found or 'the configured one'}, not {wanted}.")
 
 	def _check_rights(self, kind: str, session: Json) -> str:
-		"""The session's sandbox. Raises RunFailure if a turn there could do more than it may."""
+		"""The session's sandbox. Raises Failure if a turn there could do more than it may."""
 		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or SANDBOXES[-1]
 		sandbox, found = sandbox if sandbox in SANDBOXES else SANDBOXES[-1], ""
 		if SANDBOXES.index(limit) < SANDBOXES.index(sandbox):
@@ -1962,9 +1962,9 @@ class LiveRun(AppServer, Run):
 			raise self.refuse(found)
 		return sandbox
 
-	def refuse(self, found: str) -> RunFailure:
+	def refuse(self, found: str) -> Failure:
 		"""What a call is told that must not have the rights that were `found`."""
-		return RunFailure(
+		return Failure(
 			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
 			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
 			"again in a minute."
@@ -1988,15 +1988,15 @@ class LiveRun(AppServer, Run):
 		except Refused as refused:
 			self._sent = Sent.NOTHING
 			if "maximum length" in str(refused):
-				raise RunFailure(f"{refused}\n{SHORTER}") from None
+				raise Failure(f"{refused}\n{SHORTER}") from None
 			raise
 
 	def _withdraw(self) -> Events:
 		"""Takes the message back, or stops its turn with the commands it runs."""
-		end = monotonic() + WITHDRAW
+		end = clock() + WITHDRAW
 		self.patience = WITHDRAW
 		try:
-			while self._sent in (Sent.OFFERED, Sent.TAKEN) and monotonic() < end:
+			while self._sent in (Sent.OFFERED, Sent.TAKEN) and clock() < end:
 				try:
 					if self._sent is Sent.TAKEN:
 						yield from self._ask("turn/interrupt", turnId=self._turn_id)
@@ -2014,7 +2014,7 @@ class LiveRun(AppServer, Run):
 			if self._turn_id and self._sent is not Sent.OVER:
 				for process in filter(None, self._processes.values()):
 					yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
-		except (OSError, AppServerError, RunFailure) as error:
+		except (OSError, AppServerError, Failure) as error:
 			log(f"a turn in session {self._session} may not have been stopped: {error}")
 
 	def received(self, message: Json) -> Events:
@@ -2081,12 +2081,12 @@ class QueueRun(LiveRun):
 	"""
 
 	def __init__(
-		self, codex_home: str, options: Options, prompt: str, pipes: Pipes, certain: bool
+		self, home: str, options: Options, prompt: str, pipes: Pipes, certain: bool
 	) -> None:
 		"""`certain` if the holder has had time to show that it stays."""
-		super().__init__(codex_home, options, prompt)
+		super().__init__(home, options, prompt)
 		self._pipes, self._certain = pipes, certain
-		self._lock = os.path.join(codex_home, "thread-writer-locks", self._session + ".lock")
+		self._lock = os.path.join(home, "thread-writer-locks", self._session + ".lock")
 		self._due = 0.0  # when the message is to be withdrawn
 		self._told = 0  # items of our turn
 		self._gone = 0  # looks at which nobody had the session open
@@ -2100,11 +2100,11 @@ class QueueRun(LiveRun):
 		if self._active and not self._certain:
 			# It may be that of a `codex exec`, which would take the message and drop it.
 			raise SessionBusy("A turn is running there")
-		self._due = monotonic() + TAKE
+		self._due = clock() + TAKE
 
 	def follow(self) -> Events:
-		end = monotonic() + LOOK
-		while monotonic() < end:
+		end = clock() + LOOK
+		while clock() < end:
 			yield from self.receive()
 		yield from self._look()
 		self._gone = self._gone + 1 if is_free(self._lock) else 0
@@ -2114,8 +2114,8 @@ class QueueRun(LiveRun):
 		elif self._sent is Sent.OFFERED:
 			yield say("Queued in the session that is open elsewhere")
 			if self._active:
-				self._due = monotonic() + TAKE
-			if self._gone or monotonic() > self._due:
+				self._due = clock() + TAKE
+			if self._gone or clock() > self._due:
 				yield from self._withdraw()
 				yield from self._look()
 				if self._sent is Sent.WITHDRAWN:
@@ -2181,16 +2181,16 @@ class Codex:
 		`waited` is for how many seconds the session has been open elsewhere; below 0, nobody there
 		takes messages.
 		"""
-		settings, cwd, home = self._settings, options.cwd, self._settings.codex_home
+		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
 		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
-			raise RunFailure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
+			raise Failure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
 		rights = right_arguments(options, version, settings)
 		command = [codex, *exec_arguments(options, settings.codex_args, rights)]
 		yield CodexRun(command, cwd, prompt.encode("utf-8"), watch)
-		if options.session_id:
+		if options.session:
 			live = LiveRun(home, options, prompt)
 			yield live
 			version, daemon = self.version(codex), os.path.lexists(live.socket)
@@ -2200,7 +2200,7 @@ class Codex:
 			if soon:
 				return  # it may be a `codex exec`, or a window that is just being opened
 			freed = "at once" if version < (0, 157) else "within a minute"
-			failure = RunFailure(
+			failure = Failure(
 				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
 				f"then free {freed}."
 			)
@@ -2251,7 +2251,7 @@ class Lines:
 				del self._lines[key]
 
 
-class MachineLocks:
+class Locks:
 	"""Locks on sessions among this user's servers on this machine.
 
 	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
@@ -2262,8 +2262,8 @@ class MachineLocks:
 	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
 	USE, NEXT = 0, 1
 
-	def __init__(self, codex_home: str) -> None:
-		self._path = os.path.join(codex_home, NAME + ".lock")
+	def __init__(self, home: str) -> None:
+		self._path = os.path.join(home, NAME + ".lock")
 		# A number below 10, as a Watch needs, kept until the file is opened.
 		self._fd = os.open(os.devnull, os.O_RDWR)
 		self._lock = threading.Lock()  # guards _usable
@@ -2274,28 +2274,28 @@ class MachineLocks:
 		self.lock("0", take=False)  # opens the file
 		return self._fd
 
-	def lend(self, session_id: str, process: Any) -> None:
+	def lend(self, session: str, process: Any) -> None:
 		"""Makes the lock of a session last until its Codex is gone."""
-		lend_lock(self._byte(session_id), process)
+		lend_lock(self._byte(session), process)
 
 	@staticmethod
-	def _byte(session_id: str) -> int:
-		return int(session_id.replace("-", ""), 16) % (1 << 29) * 2
+	def _byte(session: str) -> int:
+		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
-	def acquire(self, session_id: str, control: Control) -> None:
+	def acquire(self, session: str, control: Control) -> None:
 		"""Waits for the session. Raises Stopped."""
-		why = f"Waiting for session {session_id}, which another server on this machine is using"
+		why = f"Waiting for session {session}, which another server on this machine is using"
 		try:
 			for which in (self.NEXT, self.USE):
-				while not self.lock(session_id, which):
+				while not self.lock(session, which):
 					control.progress.say(why)
 					control.pause(0.05)
 		finally:
-			self.lock(session_id, self.NEXT, take=False)
+			self.lock(session, self.NEXT, take=False)
 
-	def lock(self, session_id: str, which: int = USE, take: bool = True) -> bool:
+	def lock(self, session: str, which: int = USE, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = self._byte(session_id) + which
+		byte = self._byte(session) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2319,46 +2319,44 @@ class Place:
 	A new session is joined when Codex announces it.
 	"""
 
-	def __init__(
-		self, lines: Lines, locks: MachineLocks, session_id: str | None, control: Control
-	) -> None:
+	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
 		self._lines, self._locks, self._control = lines, locks, control
-		self._session_id = session_id
-		if session_id:
-			lines.join(session_id, control)
+		self._session = session
+		if session:
+			lines.join(session, control)
 
 	def wait(self) -> None:
 		"""Waits until the call may use its session, if it names one. Raises Stopped."""
-		if self._session_id:
-			why = f"Waiting for an earlier call on session {self._session_id}"
-			self._lines.wait(self._session_id, self._control, why)
-			self._locks.acquire(self._session_id, self._control)
+		if self._session:
+			why = f"Waiting for an earlier call on session {self._session}"
+			self._lines.wait(self._session, self._control, why)
+			self._locks.acquire(self._session, self._control)
 
-	def take(self, session_id: str, process: Any) -> None:
+	def take(self, session: str, process: Any) -> None:
 		"""Takes the session of a process, if it has just begun, so that the next call waits."""
-		if session_id != self._session_id:
+		if session != self._session:
 			self.leave()
-			self._session_id = session_id
-			self._lines.join(session_id, self._control)
-			self._locks.lock(session_id)
-		self._locks.lend(session_id, process)
+			self._session = session
+			self._lines.join(session, self._control)
+			self._locks.lock(session)
+		self._locks.lend(session, process)
 
 	def leave(self) -> None:
 		"""Gives the place back."""
-		if self._session_id:
-			if self._lines.first(self._session_id) is self._control:  # else it never had the lock
-				self._locks.lock(self._session_id, take=False)
-			self._lines.leave(self._session_id, self._control)
-			self._session_id = None
+		if self._session:
+			if self._lines.first(self._session) is self._control:  # else it never had the lock
+				self._locks.lock(self._session, take=False)
+			self._lines.leave(self._session, self._control)
+			self._session = None
 
 
-def session_directory(codex_home: str, session_id: str) -> str:
+def session_directory(home: str, session: str) -> str:
 	"""The directory in which a session was started; "" if its file does not tell."""
 	import glob
 
-	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session_id}.jsonl")
+	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session}.jsonl")
 	try:
-		with open(glob.glob(os.path.join(glob.escape(codex_home), name))[0], "rb") as file:
+		with open(glob.glob(os.path.join(glob.escape(home), name))[0], "rb") as file:
 			return text_in(decode_message(file.readline(8 << 20)), "payload", "cwd")
 	except (OSError, IndexError):
 		return ""
@@ -2619,7 +2617,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 def checked(schema: Json, arguments: Json) -> Json:
 	"""The arguments, without those that are null or empty because they could not be left out.
 
-	Raises RunFailure.
+	Raises Failure.
 	"""
 	found: Json = {}
 	problems, rules = [], schema["properties"]
@@ -2660,7 +2658,7 @@ def checked(schema: Json, arguments: Json) -> Json:
 				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
 			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
 	if problems:
-		raise RunFailure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
+		raise Failure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
 	return found
 
 
@@ -2669,12 +2667,12 @@ def tool_result(*parts: str | None, **more: Any) -> Json:
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def failure(text: str, reply: str | None = None, session_id: str | None = None) -> Json:
+def failure(text: str, reply: str | None = None, session: str | None = None) -> Json:
 	"""The result of a call that failed, with the session if it can be continued."""
 	return tool_result(
 		text,
 		reply and "Codex's last words in this turn:\n" + reply,
-		session_id and f"session_id: {session_id}\nresume_command: codex resume {session_id}",
+		session and f"session_id: {session}\nresume_command: codex resume {session}",
 		isError=True,
 	)
 
@@ -2687,9 +2685,9 @@ class Call:
 	) -> None:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
-		self.session_id: str | None = arguments.get("session_id")
+		self.session: str | None = arguments.get("session_id")
 		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
-		self.turn = Turn(self.session_id)  # of the latest attempt
+		self.turn = Turn(self.session)  # of the latest attempt
 
 
 def success(call: Call, warnings: list[str]) -> Json:
@@ -2697,9 +2695,9 @@ def success(call: Call, warnings: list[str]) -> Json:
 	tool, turn, reply = call.tool, call.turn, call.turn.reply or ""
 	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
 	head = {
-		"session_id": turn.session_id,
-		"resume_command": f"codex resume {turn.session_id}",
-		"forked_from": call.arguments.get("fork") and call.session_id,
+		"session_id": turn.session,
+		"resume_command": f"codex resume {turn.session}",
+		"forked_from": call.arguments.get("fork") and call.session,
 		"verdict": next(filter(None, verdicts), ""),
 	}
 	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
@@ -2716,7 +2714,7 @@ class ToolRunner:
 
 	def __init__(self, settings: Settings) -> None:
 		self._settings = settings
-		self._locks = MachineLocks(settings.codex_home)
+		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
 		self._changed = threading.Condition()  # guards the next two
@@ -2728,10 +2726,10 @@ class ToolRunner:
 	def accept(
 		self, tool: Tool, arguments: Json, client: str, send: Callable[[str], None] | None
 	) -> Call:
-		"""Takes a call and its place, until `perform` or `abandon`. Raises RunFailure."""
+		"""Takes a call and its place, until `perform` or `abandon`. Raises Failure."""
 		settings = self._settings
 		if settings.problems:
-			raise RunFailure(
+			raise Failure(
 				"This server's environment is misconfigured. Tell the user: "
 				+ "; ".join(settings.problems)
 			)
@@ -2739,15 +2737,13 @@ class ToolRunner:
 		if self._nested is None:
 			self._nested = inside(MARKER)
 		if self._nested:
-			raise RunFailure(
+			raise Failure(
 				f"You are the Codex that {NAME} itself started. Work on your own: a "
 				"call would start another Codex, and so on without end."
 			)
-		session_id, fork = arguments.get("session_id"), arguments.get("fork")
-		if fork and not session_id:
-			raise RunFailure(
-				"Nothing was sent to Codex: fork needs the session_id of the original."
-			)
+		session, fork = arguments.get("session_id"), arguments.get("fork")
+		if fork and not session:
+			raise Failure("Nothing was sent to Codex: fork needs the session_id of the original.")
 		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
 		prompt = "\n".join(
 			(attribution(client, tool.name, settings.origin), well_formed(tool.prompt(arguments)))
@@ -2755,10 +2751,10 @@ class ToolRunner:
 		control = Control(Deadline(timeout_ms / 1000), Progress(send))
 		with self._changed:
 			if self._calls >= MAX_CALLS:
-				raise RunFailure(f"This server already has {MAX_CALLS} calls waiting or running.")
+				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
 			self._calls += 1
 		# A copy is a session of its own.
-		place = Place(self._sessions, self._locks, None if fork else session_id, control)
+		place = Place(self._sessions, self._locks, None if fork else session, control)
 		return Call(tool, arguments, prompt, control, place)
 
 	def perform(self, call: Call) -> tuple[Json, str, str | None]:
@@ -2768,11 +2764,11 @@ class ToolRunner:
 			call.place.wait()
 			self._run(call, self._options(call))
 			if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
-				raise RunFailure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
+				raise Failure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
 			news = [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
-			return success(call, news), "ok", call.turn.session_id
-		except RunFailure as error:
+			return success(call, news), "ok", call.turn.session
+		except Failure as error:
 			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
 		except Stopped as stop:
 			then = (
@@ -2788,8 +2784,8 @@ class ToolRunner:
 			ending = stop.reason.name.lower()
 		finally:
 			self.abandon(call)
-		session_id = call.turn.session_id or call.session_id
-		return failure(text, call.turn.reply, None if lost else session_id), ending, session_id
+		session = call.turn.session or call.session
+		return failure(text, call.turn.reply, None if lost else session), ending, session
 
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
@@ -2816,13 +2812,13 @@ class ToolRunner:
 					self._processes.wait(
 						"", control, "Waiting for another Codex to end (CODEX_MCP_MAX_PARALLEL)"
 					)
-					waited = (monotonic() - since if since else 0.0) if taken else -1.0
+					waited = (clock() - since if since else 0.0) if taken else -1.0
 					for run in self._codex.runs(options, call.prompt, waited):
 						try:
 							return self._drive(run, call, options)
 						except SessionBusy as busy:
-							since, taken = since or monotonic(), not isinstance(busy, NobodyTook)
-							log(f"session {call.session_id} is open elsewhere: {busy}")
+							since, taken = since or clock(), not isinstance(busy, NobodyTook)
+							log(f"session {call.session} is open elsewhere: {busy}")
 				except TryAgain:
 					tries += 1
 					if tries > 3:
@@ -2832,20 +2828,20 @@ class ToolRunner:
 				finally:
 					self._processes.leave("", control)
 				if since:
-					say(f"Waiting for session {call.session_id}, which is open elsewhere")
+					say(f"Waiting for session {call.session}, which is open elsewhere")
 					control.pause(pause)
 					pause = min(pause * 2, 15.0)
 		except Stopped as stop:
 			waiting = since and call.turn.state is State.WAITING
 			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
-		raise RunFailure(
+		raise Failure(
 			f"Nothing was sent. {THERE}, and was not free within {call.timeout}. {FORK}, or call "
 			"again when it is closed there."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
-		expected = None if options.fork else options.session_id
+		expected = None if options.fork else options.session
 		call.turn = turn = Turn(expected, options.sandbox, call.tool.verdicts)
 		over: float | None = None  # since when there is an answer
 		progress, events = call.control.progress, run.events()  # type: Progress, Any
@@ -2855,7 +2851,7 @@ class ToolRunner:
 				raise Stopped(Reason.SHUTDOWN)
 			for event in events:
 				if event is not None:
-					text, known = turn.fold(event), turn.session_id
+					text, known = turn.fold(event), turn.session
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
@@ -2868,13 +2864,13 @@ class ToolRunner:
 						progress.say(text)
 					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
 					continue
-				now, busy = monotonic(), turn.state in (State.WAITING, State.RUNNING)
+				now, busy = clock(), turn.state in (State.WAITING, State.RUNNING)
 				if busy:
 					call.control.check()
 				over = None if busy and not turn.answers else over or now
 				if over and now > over + (FURTHER if busy else LEAVE):
 					break
-		except RunFailure:
+		except Failure:
 			run.ladder = REFUSED
 			raise
 		except Stopped as stop:
@@ -2888,10 +2884,10 @@ class ToolRunner:
 		turn.result()
 
 	def _options(self, call: Call) -> Options:
-		given, session_id, settings = call.arguments, call.session_id, self._settings
+		given, session, settings = call.arguments, call.session, self._settings
 		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
-		own = session_id and (
-			self._directories.get(session_id) or session_directory(settings.codex_home, session_id)
+		own = session and (
+			self._directories.get(session) or session_directory(settings.home, session)
 		)
 		started = "the directory of this session"
 		where, cwd = "the working directory of this server", settings.cwd
@@ -2900,12 +2896,12 @@ class ToolRunner:
 				where, cwd = name, path
 		problem, roots = "", settings.roots
 		# What is written there decides what shells and later turns do.
-		homes = above(settings.codex_home) + above(os.path.expanduser("~"))
+		homes = above(settings.home) + above(os.path.expanduser("~"))
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
 		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
 			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
-		for name, path in ((where, cwd), (started, own if session_id else cwd)):
+		for name, path in ((where, cwd), (started, own if session else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
 				where, cwd = name, path or "not known"
 				problem = (
@@ -2913,12 +2909,12 @@ class ToolRunner:
 					"and a session that was started there, or none"
 				)
 		if problem:
-			raise RunFailure(
+			raise Failure(
 				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
 			)
 		return Options(
 			cwd,
-			session_id,
+			session,
 			given.get("model"),
 			given.get("reasoning_effort"),
 			sandbox,
@@ -2974,9 +2970,9 @@ class Server:
 			elif message:
 				self._dispatch(message)
 		except Exception as error:
-			if not isinstance(error, ProtocolError):  # a fault in here: it costs only this message
+			if not isinstance(error, RpcError):  # a fault in here: it costs only this message
 				log(f"internal error: {error!r}")
-				error = ProtocolError(INTERNAL_ERROR, f"Internal error: {error!r}")
+				error = RpcError(INTERNAL_ERROR, f"Internal error: {error!r}")
 			# With the id of one in flight it would be taken for the answer to that.
 			self._send(error.response(None if taken else request_id))
 
@@ -3018,13 +3014,13 @@ class Server:
 		elif method == "ping" and not modern:
 			answer({})
 		else:
-			raise ProtocolError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
+			raise RpcError(METHOD_NOT_FOUND, f"Method not found: {one_line(method, 100)}")
 
 	def _check_modern(self, meta: Json) -> None:
 		asked, abilities = meta.get(REVISION), meta.get(ABILITIES)
 		if isinstance(asked, str) and asked not in MODERN_REVISIONS:
 			data = {"supported": MODERN_REVISIONS, "requested": asked}
-			raise ProtocolError(UNSUPPORTED_REVISION, "Unsupported protocol version", data=data)
+			raise RpcError(UNSUPPORTED_REVISION, "Unsupported protocol version", data=data)
 		if not isinstance(asked, str) or not isinstance(abilities, dict):
 			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
@@ -3036,12 +3032,12 @@ class Server:
 		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
 
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-		"""Answers a refusal at once, leaves all else to a worker. Raises ProtocolError."""
+		"""Answers a refusal at once, leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
 		tool = next((tool for tool in TOOLS if tool.name == name), None)
 		if tool is None:
 			known = ", ".join(tool.name for tool in TOOLS)
-			raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
+			raise RpcError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
 		arguments = object_param(message.params, "arguments")
 
 		def tell(text: str) -> None:
@@ -3059,7 +3055,7 @@ class Server:
 
 		try:
 			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
-		except RunFailure as refusal:
+		except Failure as refusal:
 			return answer(failure(str(refusal)))
 		with self._lock:
 			self._in_flight[message.id] = call
@@ -3072,9 +3068,9 @@ class Server:
 			answer(failure("This server is out of threads: wait for other calls to end."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
-		begin, session_id = monotonic(), call.session_id
+		begin, session = clock(), call.session
 		try:
-			result, ending, session_id = self._runner.perform(call)
+			result, ending, session = self._runner.perform(call)
 		except Exception as error:  # a fault in here must cost no more than this call
 			ending = f"internal error: {error!r}"
 			result = failure(
@@ -3085,9 +3081,9 @@ class Server:
 			try:
 				answer(result)
 			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session_id}"))
-		spent = monotonic() - begin
-		log(f"{call.tool.name}, session {session_id or 'none'}, {spent:.1f} s, {ending}")
+				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session}"))
+		spent = clock() - begin
+		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
 
 	def _take(self, request_id: Any, call: Call) -> bool:
 		"""Takes the last word on a call; false if somebody else had it."""
@@ -3151,7 +3147,7 @@ def serve(settings: Settings) -> None:
 
 def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
-	codex, home, cwd = find_codex(settings.codex), settings.codex_home, settings.cwd
+	codex, home, cwd = find_codex(settings.codex), settings.home, settings.cwd
 	good, words = ask_codex(codex, "--version")
 	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
 	if not good:
@@ -3171,7 +3167,7 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		good, options = True, Options(cwd, sandbox=turn_sandbox(tool, None, settings))
 		try:
 			words = " ".join(right_arguments(options, version, settings))
-		except RunFailure as refusal:
+		except Failure as refusal:
 			good, words = False, str(refusal)
 		yield good, "rights of " + who, words or "as Codex's configuration says", ""
 	windows = "hold their sessions until they are closed"
@@ -3197,11 +3193,11 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 
 def run_check(settings: Settings) -> int:
 	"""Prints what would be used and whether it works; returns the exit code."""
-	home, cwd = settings.codex_home, settings.cwd
+	home, cwd = settings.home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
 		lines += check_codex(settings)
-	except RunFailure as refusal:
+	except Failure as refusal:
 		lines.append((False, "Codex", str(refusal), ""))
 	writable = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
 	remedy = " is not a writable directory. Run codex once, or set CODEX_HOME"
@@ -3237,13 +3233,13 @@ def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 	return " ".join(map(windows_quote if WINDOWS else shlex.quote, words))
 
 
-def codex_config(command: list[str], env: dict[str, str], codex_home: str) -> str:
+def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
 	]
-	config = os.path.join(codex_home, "config.toml")
+	config = os.path.join(home, "config.toml")
 	return "\n".join(
 		(
 			f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
@@ -3286,11 +3282,11 @@ def print_config(client: str, settings: Settings) -> int:
 	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
 	try:
 		env["CODEX_BIN"] = find_codex(settings.codex)
-	except RunFailure as refusal:
+	except Failure as refusal:
 		print("Note:", refusal, file=sys.stderr)
 	for problem in settings.problems:
 		print("Note:", problem, file=sys.stderr)
-	print(CLIENTS[client]([sys.executable, file], env, settings.codex_home))
+	print(CLIENTS[client]([sys.executable, file], env, settings.home))
 	return 0
 
 
@@ -3300,7 +3296,7 @@ def main() -> int:
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
 		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
 	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
-		os.environ["CODEX_HOME"] = settings.codex_home
+		os.environ["CODEX_HOME"] = settings.home
 	if len(sys.argv) == 1:
 		serve(settings)
 	import argparse  # not for the server: it must be there at once

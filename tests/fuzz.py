@@ -944,7 +944,7 @@ def check_stream(stream: Stream) -> str:
         turn.result()
     except program.SessionBusy as error:
         ended, text = "busy", str(error)
-    except program.RunFailure as error:
+    except program.Failure as error:
         ended, text = "failure", str(error)
     except Violation:
         raise
@@ -956,11 +956,11 @@ def check_stream(stream: Stream) -> str:
     if ended != "success" and not text.strip():
         raise Violation("a failure without a word")
     if not (
-        turn.session_id is None
-        or isinstance(turn.session_id, str)
-        and UUID.fullmatch(turn.session_id)
+        turn.session is None
+        or isinstance(turn.session, str)
+        and UUID.fullmatch(turn.session)
     ):
-        raise Violation(f"session_id is {turn.session_id!r}")
+        raise Violation(f"session_id is {turn.session!r}")
     if not (turn.reply is None or isinstance(turn.reply, str)):
         raise Violation(f"reply is {turn.reply!r}")
     if not (turn.usage is None or isinstance(turn.usage, dict)):
@@ -971,10 +971,10 @@ def check_stream(stream: Stream) -> str:
         json.dumps([turn.usage, turn.reply, turn.warnings], allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise Violation(f"no JSON can be made of it ({error}): usage {turn.usage!r:.200}") from None
-    if ended == "success" and not (turn.session_id and turn.reply):
-        raise Violation(f"a success with session {turn.session_id!r} and reply {turn.reply!r}")
-    if ended == "success" and stream.expected not in (None, turn.session_id):
-        raise Violation(f"a success from another session: {turn.session_id}")
+    if ended == "success" and not (turn.session and turn.reply):
+        raise Violation(f"a success with session {turn.session!r} and reply {turn.reply!r}")
+    if ended == "success" and stream.expected not in (None, turn.session):
+        raise Violation(f"a success from another session: {turn.session}")
     if stream.good is False and ended == "success":
         raise Violation("a success of what must fail")
     # Lone surrogates, which UTF-8 can't carry, give way; pairs become the one character that they

@@ -76,7 +76,7 @@ def test_an_allow_rule_is_left_out_or_the_call_is_refused(
     assert "--ignore-rules" in rights(bench, "read-only", (0, 169, 0))
     assert "-c features.exec_policy=false" in rights(bench, "read-only", (0, 77, 0))
     for version in ((0, 105, 0), (0, 121, 9)):
-        with pytest.raises(program.RunFailure, match="must not write") as caught:
+        with pytest.raises(program.Failure, match="must not write") as caught:
             rights(bench, "read-only", version)
         assert path in str(caught.value) and "update Codex" in str(caught.value)
     assert "rules" not in rights(bench, "workspace-write")
@@ -96,7 +96,7 @@ def test_a_rule_of_the_administrator_s_cannot_be_left_out(
     managed = os.path.join(bench.notes, "etc")
     monkeypatch.setattr(program, "MANAGED", managed)
     path = write(managed, "rules", "all.rules", text=ALLOW)
-    with pytest.raises(program.RunFailure, match="must not write") as caught:
+    with pytest.raises(program.Failure, match="must not write") as caught:
         rights(bench, "read-only")
     assert path in str(caught.value)
 
@@ -121,12 +121,12 @@ def test_a_permission_profile_of_the_user_s_is_never_forgotten(
         folder = bench.home if place == "home" else os.path.join(bench.work, ".codex")
         write(folder, "config.toml", text=text)
     for sandbox in ("read-only", "workspace-write"):
-        with pytest.raises(program.RunFailure, match="CODEX_MCP_REVIEW_PROFILE"):
+        with pytest.raises(program.Failure, match="CODEX_MCP_REVIEW_PROFILE"):
             rights(bench, sandbox, **env)
     found = rights(bench, "read-only", CODEX_MCP_REVIEW_PROFILE="reviews", **env)
     assert '-c default_permissions="reviews"' in found and "-s " not in found
     assert 'approval_policy="never"' in found and "--ignore-rules" in found
-    with pytest.raises(program.RunFailure):
+    with pytest.raises(program.Failure):
         rights(bench, "workspace-write", CODEX_MCP_REVIEW_PROFILE="reviews", **env)
 
 
@@ -138,7 +138,7 @@ def test_a_profile_of_codex_s_own_denies_nothing(bench: Bench, text: str) -> Non
 
 def test_what_cannot_be_read_refuses_a_review(bench: Bench) -> None:
     os.makedirs(os.path.join(bench.home, "config.toml"))
-    with pytest.raises(program.RunFailure, match="not known"):
+    with pytest.raises(program.Failure, match="not known"):
         rights(bench, "read-only")
 
 

@@ -508,7 +508,7 @@ def folded(*events: Any, expected: Optional[str] = None) -> Any:
 def test_turns_that_succeed(events: List[Any], reply: str) -> None:
     turn = folded(*events)
     turn.result()
-    assert (turn.reply, turn.session_id, turn.state, turn.usage) == (
+    assert (turn.reply, turn.session, turn.state, turn.usage) == (
         reply,
         ID,
         program.State.COMPLETED,
@@ -534,7 +534,7 @@ def test_turns_that_succeed(events: List[Any], reply: str) -> None:
     ],
 )
 def test_turns_that_fail(events: List[Any], expected: Optional[str]) -> None:
-    with pytest.raises(program.RunFailure) as caught:
+    with pytest.raises(program.Failure) as caught:
         folded(*events, expected=expected).result()
     assert str(caught.value).strip()
 

@@ -70,7 +70,7 @@ def message(text: str, **more: str) -> Dict[str, Any]:
 def advice_for(words: str) -> str:
     """The last lines of the failure, after Codex's own words."""
     failed = {"type": "turn.failed", "error": {"message": words}}
-    with pytest.raises(program.RunFailure) as caught:
+    with pytest.raises(program.Failure) as caught:
         turn_of(STARTED, BEGUN, failed, ENDED).result()
     return str(caught.value).splitlines()[-1]
 
