@@ -78,6 +78,7 @@ MAX_STDERR = 32 << 10  # kept of Codex's stderr, at its beginning and at its end
 MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read either
 
 MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
+MAX_RECALLED = 100  # sessions whose last call is kept
 
 # Seconds:
 TICK = 0.05  # a run yields at least this often, so that its call can look at its deadline
@@ -240,8 +241,13 @@ class NobodyTook(SessionBusy):
 	"""Whoever has the session open did not take the message, which was withdrawn."""
 
 
-#: Why a call must end before its turn has ended.
-Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
+class Reason(enum.Enum):
+	"""Why a call must end before its turn has ended."""
+
+	TIMEOUT = "No answer within {}"
+	CANCELLED = "The call was cancelled"
+	STOPPED = "The call was stopped by codex_stop"
+	SHUTDOWN = "The server was leaving"
 
 
 class Stopped(Exception):
@@ -249,38 +255,6 @@ class Stopped(Exception):
 
 	def __init__(self, reason: Reason) -> None:
 		self.reason = reason
-
-
-class Deadline:
-	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
-
-	def __init__(self, timeout_s: float) -> None:
-		self._end = clock() + timeout_s
-		self._reason: Reason | None = None
-		self._wake = threading.Event()
-
-	def stop(self, reason: Reason) -> None:
-		"""Makes `check` raise `Stopped`. The first reason counts."""
-		self._reason = self._reason or reason
-		self._wake.set()
-
-	def wake(self) -> None:
-		"""Ends a `wait` early."""
-		self._wake.set()
-
-	def check(self) -> None:
-		"""Raises `Stopped` if the call must end."""
-		if self._reason is None and clock() >= self._end:
-			self._reason = Reason.TIMEOUT
-		if self._reason:
-			raise Stopped(self._reason)
-
-	def wait(self, duration: float) -> bool:
-		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-		woken = self._wake.wait(min(duration, self._end - clock()))
-		self._wake.clear()
-		self.check()
-		return woken
 
 
 def one_line(text: str, limit: int) -> str:
@@ -329,22 +303,39 @@ class Progress:
 			self._send(one_line(text, 160))
 
 
-class Control(NamedTuple):
-	"""What a call watches."""
+class Control:
+	"""When a call must end: at its time, or when it is stopped. Any worker may stop and wake it."""
 
-	deadline: Deadline
-	progress: Progress
+	def __init__(self, timeout_s: float, progress: Progress) -> None:
+		self.progress = progress
+		self._end = clock() + timeout_s
+		self._reason: Reason | None = None
+		self._wake = threading.Event()
+
+	def stop(self, reason: Reason) -> None:
+		"""Makes the call end. The first reason counts."""
+		self._reason = self._reason or reason
+		self.wake()
+
+	def wake(self) -> None:
+		"""Ends a `pause`."""
+		self._wake.set()
 
 	def check(self) -> None:
 		"""Raises `Stopped` if the call must end; sends progress that is due."""
-		self.deadline.check()
+		if self._reason is None and clock() >= self._end:
+			self._reason = Reason.TIMEOUT
+		if self._reason:
+			raise Stopped(self._reason)
 		self.progress.tick()
 
 	def pause(self, duration: float) -> None:
-		"""Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
-		while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
-			self.progress.tick()
-			duration -= PROGRESS_GAP / 2
+		"""Waits `duration` seconds, or until woken. Raises `Stopped`."""
+		end, woken = clock() + duration, False
+		while not woken and clock() < end:
+			woken = self._wake.wait(min(end - clock(), self._end - clock(), PROGRESS_GAP / 2))
+			self._wake.clear()
+			self.check()
 
 
 # ---- messages: JSON and JSON-RPC 2.0, bytes to checked messages and back ----
@@ -719,19 +710,18 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 		return False
 
 
-def is_free(path: str) -> bool:
-	"""On Linux, whether no process has a lock on a file; false where that is not known."""
+def is_held(path: str) -> bool | None:
+	"""Whether a process has a lock on a file; None where that is not known."""
 	try:
-		with open("/proc/locks", encoding="ascii") as file:
-			if f":{os.stat(path).st_ino} " in file.read():
-				return False
-		with open(path, "rb") as lock:  # a holder in another container is not listed
-			fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-		return True
-	except FileNotFoundError:
-		return sys.platform == "linux"
-	except OSError:
+		if WINDOWS:
+			return None
+		with open(path, "rb") as file:
+			fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 		return False
+	except BlockingIOError:
+		return True
+	except OSError as error:
+		return False if isinstance(error, FileNotFoundError) else None
 
 
 def lend_lock(byte: int, process: Any) -> None:
@@ -1254,6 +1244,19 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 	for words in (("-m", options.model), ("-c", effort), rights, session):
 		arguments += [word for word in words if word] if words[-1:] != (None,) else []
 	return arguments + ["-"]
+
+
+def resume_command(home: str, session: str) -> str:
+	"""What opens a session in a shell; on Windows, in PowerShell."""
+	command = "codex resume " + session
+	if home == os.path.abspath(os.path.expanduser("~/.codex")):
+		return command
+	if WINDOWS:
+		folder = re.sub("(['\u2018-\u201b])", r"\1\1", home)
+		return f"$env:CODEX_HOME='{folder}'; {command}"
+	import shlex
+
+	return f"CODEX_HOME={shlex.quote(home)} {command}"
 
 
 def find_codex(name: str) -> str:
@@ -2025,7 +2028,7 @@ class LiveRun(AppServer, Run):
 		if "id" in message:  # a request, never answered from here: to approve is the person's right
 			yield say(
 				"Codex asks for approval, which only the user can give, in "
-				f"codex resume {self._session}: "
+				f"{resume_command(self._home, self._session)}: "
 				f"{text_in(params, 'command') or method}"
 			)
 		elif method == "thread/status/changed":
@@ -2107,7 +2110,7 @@ class QueueRun(LiveRun):
 		while clock() < end:
 			yield from self.receive()
 		yield from self._look()
-		self._gone = self._gone + 1 if is_free(self._lock) else 0
+		self._gone = self._gone + 1 if is_held(self._lock) is False else 0
 		if self._sent is Sent.TAKEN:
 			if self._gone > 2:
 				raise AppServerError("whoever had the session open is gone")
@@ -2159,7 +2162,7 @@ class QueueRun(LiveRun):
 
 
 class Codex:
-	"""The Codex CLI of this machine. Any worker may call `runs`."""
+	"""The Codex CLI of this machine. Any worker may call it."""
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
 		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
@@ -2175,6 +2178,33 @@ class Codex:
 			self._versions[key] = known if any(known) else (1 << 30,)
 		return self._versions[key]
 
+	def _watch(self) -> Watch | None:
+		return None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+
+	def ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
+		"""Answers from Codex's index of its sessions. Raises OSError, Failure and Stopped."""
+		codex, server = find_codex(self._settings.codex), AppServer()
+		if self.version(codex) < (0, 125):
+			raise Failure("That needs Codex 0.125 or newer.")
+		server.transport = Pipes(codex, self._watch())
+
+		def talk() -> Generator[Any, None, list[Json]]:
+			yield from server.greet()
+			answers = []
+			for method, params in questions:
+				answers.append((yield from server.ask(method, **params)))
+			return answers
+
+		talking = talk()
+		try:
+			while True:
+				next(talking)
+				control.check()
+		except StopIteration as end:
+			return end.value
+		finally:
+			server.transport.close()
+
 	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
 		"""The ways to run a turn, each for when the one before raises SessionBusy.
 
@@ -2183,7 +2213,7 @@ class Codex:
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
-		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+		watch = self._watch()
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
 			raise Failure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
@@ -2246,7 +2276,7 @@ class Lines:
 			line = self._lines[key]
 			line.remove(call)
 			for other in line[: self._capacity]:
-				other.deadline.wake()
+				other.wake()
 			if not line:
 				del self._lines[key]
 
@@ -2398,15 +2428,15 @@ would settle it.
 
 class Tool(NamedTuple):
 	"""One tool. `texts` are its own arguments: name, description, part of the prompt. The first
-	`needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
-	that the agent knows `aim`.
+	`needed` are required. `output` is the field of Codex's reply, "" if it runs no turn. One with
+	`verdicts` reviews, so that the agent knows `aim`.
 	"""
 
 	name: str
 	title: str
 	description: str
 	texts: tuple[tuple[str, str, str], ...]
-	output: str
+	output: str = ""
 	needed: int = 1
 	aim: str = ""
 	verdicts: tuple[str, ...] = ()
@@ -2424,6 +2454,7 @@ class Tool(NamedTuple):
 		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
+WAIT_FOR_IT = "For the answer, call codex_sessions with this session_id and wait_ms."
 CARRY_ON = (
 	" To continue the conversation, pass the answer's session_id to the next call of any codex "
 	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
@@ -2481,14 +2512,35 @@ TOOLS = (
 		"whether the change is done",
 		("DONE WITH REMARKS", "DONE", "NOT DONE"),
 	),
+	Tool(
+		"codex_sessions",
+		"Find Codex sessions and answers",
+		"Find a Codex session whose session_id was lost, and the last answer in it, also one that "
+		"came when nobody listened any more. Without session_id it lists the newest sessions. It "
+		"runs no turn and changes nothing.",
+		(
+			("session_id", "The session of which to show the last message and answer.", ""),
+			("cwd", "The directory whose sessions to list. Without it: the server's.", ""),
+		),
+		needed=0,
+	),
+	Tool(
+		"codex_stop",
+		"Stop Codex in a session",
+		"Stop what this server's calls do in a session, such as one with background: true.",
+		(("session_id", "The session whose calls to stop.", ""),),
+	),
 )
+SESSIONS, HALT = TOOLS[3:]
 
 INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
 Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
-continue the session afterwards."""
+continue the session afterwards.
+Lost a session_id, or an answer? Call codex_sessions.
+Long work, or a client with a short limit for calls? Pass background: true."""
 
 #: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
@@ -2528,9 +2580,14 @@ def field(kind: str, description: str, **more: Any) -> Json:
 	return {"type": kind, "description": description, **more}
 
 
-def input_schema(tool: Tool, settings: Settings) -> Json:
-	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
-	fields = {name: field("string", text) for name, text, _ in tool.texts}
+def number(description: str, low: int, high: int, default: int) -> Json:
+	text = f"{description}, from {low} to {high}. Without it: {default}."
+	return field("integer", text, minimum=low, maximum=high)
+
+
+def turn_arguments(tool: Tool, settings: Settings) -> Json:
+	"""The schemas of the arguments of all tools that run a turn."""
+	fields = {}
 	if not tool.verdicts:
 		most = SANDBOXES.index(settings.sandbox or "workspace-write")
 		default = settings.sandbox or "as the user's configuration says, or read-only"
@@ -2545,14 +2602,24 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 		"Whether to go on in a copy of the session session_id, with an id of its own. It works "
 		"while somebody else has the session open.",
 	)
-	low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
-	fields["timeout_ms"] = field(
-		"integer",
-		f"Milliseconds from {low} to {high} until the call gives up. Without it: "
-		f"{settings.timeout_ms}.",
-		minimum=low,
-		maximum=high,
+	fields["background"] = field(
+		"boolean", "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
 	)
+	text = "Milliseconds until the call gives up"
+	fields["timeout_ms"] = number(text, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)
+	return fields
+
+
+def input_schema(tool: Tool, settings: Settings) -> Json:
+	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
+	fields = {name: field("string", text) for name, text, _ in tool.texts}
+	if tool.output:
+		fields.update(turn_arguments(tool, settings))
+	elif tool is SESSIONS:
+		text = "Milliseconds to wait while a call of this server runs in session_id"
+		fields["all"] = field("boolean", "Whether to list those of all directories.")
+		fields["limit"] = number("How many to list", 1, 50, 10)
+		fields["wait_ms"] = number(text, 0, MAX_TIMEOUT_MS, 0)
 	return {
 		"type": "object",
 		"properties": fields,
@@ -2560,24 +2627,54 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 	}
 
 
+def strings(**descriptions: str) -> Json:
+	return {name: field("string", text) for name, text in descriptions.items()}
+
+
 def output_schema(tool: Tool) -> Json:
-	fields = {
-		"session_id": field("string", "Pass it to the next call to continue."),
-		"resume_command": field("string", "For the user: opens the session in a terminal."),
-		tool.output: field("string", f"Codex's {tool.output}."),
-	}
-	required = list(fields)
-	fields["forked_from"] = field("string", "The session of which this is a copy.")
-	fields["warnings"] = field(
-		"array", "What Codex warned about or could not do.", items={"type": "string"}
+	fields = strings(
+		session_id="Pass it to the next call to continue.",
+		resume_command="For the user: opens the session in a terminal.",
 	)
-	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
-	if tool.verdicts:
-		fields["verdict"] = field(
-			"string",
-			"The verdict, if the reply has a plain one.",
-			enum=[verdict.lower().replace(" ", "_") for verdict in tool.verdicts],
+	required = [] if tool is SESSIONS else list(fields)
+	if tool is HALT:
+		fields["stopped"] = field("integer", "How many calls were stopped.")
+	else:
+		fields.update(strings(state="idle, running (a call of this server) or open_elsewhere."))
+		fields["warnings"] = field(
+			"array", "What went wrong, or Codex warned about.", items={"type": "string"}
 		)
+		fields["verdict"] = field("string", "The review's verdict, if it has a plain one.")
+	if tool is SESSIONS:
+		fields.update(
+			strings(
+				title="Its name, or its first message.",
+				agent="Who sent that, if an agent did.",
+				cwd="Its directory.",
+				updated_at="When something last happened in it (UTC).",
+			),
+			archived=field("boolean", "Whether the user has archived it."),
+		)
+		sessions = {"type": "object", "properties": dict(fields)}
+		fields.update(
+			strings(
+				asked="The last message, or its beginning.",
+				reply="Codex's answer to that.",
+				error="Why there is none.",
+			),
+			sessions=field("array", "The newest sessions.", items=sessions),
+		)
+	elif tool.output:
+		fields.update(
+			strings(forked_from="The session of which this is a copy.", next="What to do now.")
+		)
+		fields[tool.output] = field("string", f"Codex's {tool.output}.")
+		usage = "Tokens, cumulative; with old versions those of the turn."
+		fields["usage"] = field("object", usage)
+		verdicts = [verdict.lower().replace(" ", "_") for verdict in tool.verdicts]
+		fields["verdict"].update(enum=verdicts)
+		if not verdicts:
+			del fields["verdict"]
 	return {"type": "object", "properties": fields, "required": required}
 
 
@@ -2585,7 +2682,8 @@ def describe_tools(settings: Settings) -> list[Json]:
 	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
-		writes = turn_sandbox(tool, None, settings) != "read-only"
+		turn = bool(tool.output)
+		writes = turn and turn_sandbox(tool, None, settings) != "read-only" or tool is HALT
 		described.append(
 			{
 				"name": tool.name,
@@ -2597,8 +2695,8 @@ def describe_tools(settings: Settings) -> list[Json]:
 					"title": tool.title,
 					"readOnlyHint": not writes,
 					"destructiveHint": writes,
-					"idempotentHint": False,
-					"openWorldHint": True,
+					"idempotentHint": not turn,
+					"openWorldHint": turn,
 				},
 				# for Claude Code: the size of answers to hand on, words to find the tool
 				"_meta": {
@@ -2667,46 +2765,112 @@ def tool_result(*parts: str | None, **more: Any) -> Json:
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def failure(text: str, reply: str | None = None, session: str | None = None) -> Json:
+def failure(text: str, session: str | None = None, home: str = "") -> Json:
 	"""The result of a call that failed, with the session if it can be continued."""
-	return tool_result(
-		text,
-		reply and "Codex's last words in this turn:\n" + reply,
-		session and f"session_id: {session}\nresume_command: codex resume {session}",
-		isError=True,
-	)
+	command = session and resume_command(home, session)
+	told = command and f"session_id: {session}\nresume_command: {command}"
+	return tool_result(text, told, isError=True)
 
 
 class Call:
 	"""A checked call."""
 
+	#: Why it failed, "" if it did not.
+	error = "The server failed."
+	ended = 0.0  # seconds since the epoch
+
 	def __init__(
-		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
+		self,
+		tool: Tool,
+		arguments: Json,
+		prompt: str,
+		control: Control,
+		place: Place,
+		timeout_ms: int,
 	) -> None:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
-		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
+		self.timeout = f"{timeout_ms / 1000:g} s (timeout_ms)"
 		self.turn = Turn(self.session)  # of the latest attempt
+		self.notes: list[str] = []  # warnings of ours
+		#: Called when Codex has begun the turn.
+		self.on_begun = lambda: None
+
+	def own_session(self) -> str | None:
+		"""The session in which it runs its turn, if it is known yet."""
+		return self.turn.session or (None if self.arguments.get("fork") else self.session)
 
 
-def success(call: Call, warnings: list[str]) -> Json:
-	"""The result of a good turn. The session comes first: some clients cut the end off."""
-	tool, turn, reply = call.tool, call.turn, call.turn.reply or ""
-	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
-	head = {
-		"session_id": turn.session,
-		"resume_command": f"codex resume {turn.session}",
-		"forked_from": call.arguments.get("fork") and call.session,
-		"verdict": next(filter(None, verdicts), ""),
-	}
-	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
+def line_of(head: Json) -> str:
+	return " | ".join(f"{name}: {value}" for name, value in head.items() if value)
+
+
+def success(head: Json, *parts: str, warnings: list[str], **more: Any) -> Json:
+	"""A result without what is empty. The session comes first: some clients cut the end off."""
+	structured = {**head, **more, "warnings": warnings}
 	return tool_result(
-		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
-		reply,
+		line_of(head),
+		*parts,
 		"\n".join("warning: " + text for text in warnings),
 		structuredContent={name: value for name, value in structured.items() if value},
 	)
+
+
+def verdict_in(reply: str, tool: Tool | None) -> str:
+	"""The first plain verdict in a reply to `tool`, or ""."""
+	verdicts = tool.verdicts if tool else ()
+	return next(filter(None, (verdict_of(part, verdicts) for part in reply.split("\n\n"))), "")
+
+
+def last_words(reply: str | None) -> str:
+	return f"\n\nCodex's last words in this turn:\n{reply}" if reply else ""
+
+
+def signed(message: str) -> tuple[str, Tool | None, str]:
+	"""Who sent a message through which tool, and the rest, by its attribution line."""
+	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
+	if not line:
+		return "", None, message
+	tool = next((tool for tool in TOOLS if tool.name.endswith(line[2])), None)
+	return line[1], tool, message[line.end() :]
+
+
+def utc(seconds: Any) -> str:
+	"""A time as ISO 8601 has it, or "" if it is none."""
+	good = type(seconds) in (int, float) and 0 < seconds < 1e10
+	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
+
+
+def titled(message: str, name: str = "") -> Json:
+	"""What is told of the message that opened a session."""
+	agent, _, request = signed(message)
+	return {"title": one_line(name or request, 120), "agent": agent}
+
+
+def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
+	"""The last message of a turn in Codex's index, the answer to it, and why there is none."""
+	folded, message, error = Turn(), "", ""
+	folded.fold({"type": "turn.started"})
+	for item in objects_in(turn, "items"):
+		if item.get("type") == "userMessage":
+			message = "\n".join(text_in(part, "text") for part in objects_in(item, "content"))
+		elif item.get("type") == "agentMessage":
+			folded.fold({"type": "item.completed", "item": dict(item, type="agent_message")})
+	tool, status = signed(message)[1], turn.get("status")
+	folded.verdicts = tool.verdicts if tool else ()
+	reply = folded.reply or ""
+	if status == "completed":
+		error = "" if reply else "Codex ended its turn without a message."
+	elif status == "failed":
+		error = codex_words(text_in(turn, "error", "message")) or "The turn failed."
+	elif turn.get("completedAt"):
+		error = "The turn was interrupted."
+	elif elsewhere:
+		return message, "", ""  # it is still running
+	elif turn:
+		error = "The turn broke off."
+	return message, "" if error else reply, error and error + last_words(reply)
 
 
 class ToolRunner:
@@ -2717,10 +2881,14 @@ class ToolRunner:
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-		self._changed = threading.Condition()  # guards the next two
-		self._calls, self._closed = 0, False
+		self._asking = Lines(2)  # for those who ask Codex's index
+		self._changed = threading.Condition()  # guards the next three
+		self._calls: list[Call] = []
+		self._ended: dict[str, Call] = {}  # the last one in each of the newest sessions
+		self._closed = False
 		self._told: set[str] = set()  # notices passed on
-		self._directories: dict[str, str] = {}  # of sessions begun here
+		#: What is listed of the sessions that were opened here.
+		self._opened: dict[str, Json] = {}
 		self._nested: bool | None = None
 
 	def accept(
@@ -2744,61 +2912,232 @@ class ToolRunner:
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
 			raise Failure("Nothing was sent to Codex: fork needs the session_id of the original.")
-		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
-		prompt = "\n".join(
-			(attribution(client, tool.name, settings.origin), well_formed(tool.prompt(arguments)))
-		)
-		control = Control(Deadline(timeout_ms / 1000), Progress(send))
+		timeout_ms, prompt = 60_000 + arguments.get("wait_ms", 0), ""
+		if tool.output:
+			timeout_ms = arguments.get("timeout_ms", settings.timeout_ms)
+			line = attribution(client, tool.name, settings.origin)
+			prompt = f"{line}\n{well_formed(tool.prompt(arguments))}"
+		control = Control(timeout_ms / 1000, Progress(send))
 		with self._changed:
-			if self._calls >= MAX_CALLS:
+			if len(self._calls) >= MAX_CALLS:
 				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
-			self._calls += 1
-		# A copy is a session of its own.
-		place = Place(self._sessions, self._locks, None if fork else session, control)
-		return Call(tool, arguments, prompt, control, place)
+			# A copy is a session of its own, and who only looks needs no place.
+			joined = None if fork or not tool.output else session
+			place = Place(self._sessions, self._locks, joined, control)
+			call = Call(tool, arguments, prompt, control, place, timeout_ms)
+			self._calls.append(call)
+		return call
 
 	def perform(self, call: Call) -> tuple[Json, str, str | None]:
 		"""Runs a call: its result, a word for the log, the session if known."""
-		lost = False
+		lost, home = False, self._settings.home
 		try:
+			if call.tool is HALT:
+				return self._stop(call), "ok", call.session
+			if call.tool is SESSIONS:
+				return (self._look if call.session else self._list)(call), "ok", call.session
 			call.place.wait()
 			self._run(call, self._options(call))
 			if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
 				raise Failure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
-			news = [text for text in call.turn.warnings if text not in self._told]
+			news = call.notes + [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
-			return success(call, news), "ok", call.turn.session
+			call.error, reply = "", call.turn.reply or ""
+			head = self._head(call, verdict=verdict_in(reply, call.tool))
+			more = {call.tool.output: reply, "usage": call.turn.usage}
+			return success(head, reply, warnings=news, **more), "ok", call.turn.session
 		except Failure as error:
-			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
+			call.error, ending, lost = str(error), "failed", isinstance(error, SessionLost)
 		except Stopped as stop:
-			then = (
-				"Codex had not begun. Call again later, or"
-				if call.turn.state is State.WAITING
-				else "Codex was stopped; what it did stays in the session. Continue it"
-			)
-			seen = one_line(call.control.progress.latest, 200)
-			text = (
-				f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
-				"a larger timeout_ms."
-			)
-			ending = stop.reason.name.lower()
+			call.error, ending = self._stopped(call, stop.reason), stop.reason.name.lower()
 		finally:
+			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
 		session = call.turn.session or call.session
-		return failure(text, call.turn.reply, None if lost else session), ending, session
+		return failure(call.error, None if lost else session, home), ending, session
+
+	@staticmethod
+	def _stopped(call: Call, reason: Reason) -> str:
+		why, seen = reason.value.format(call.timeout), one_line(call.control.progress.latest, 200)
+		then = "Codex had not begun."
+		if call.turn.state is not State.WAITING:
+			then = "Codex was stopped; what it did stays in the session."
+		more = " Call again with a larger timeout_ms." if reason is Reason.TIMEOUT else ""
+		return f"{why}. The last that was seen: {seen}. {then}{more}"
+
+	def begun(self, call: Call) -> Json:
+		"""The result of a call in the background whose turn has begun."""
+		return success(self._head(call, state="running", next=WAIT_FOR_IT), warnings=[])
+
+	def _head(self, call: Call, **more: Any) -> Json:
+		session = call.turn.session or ""
+		return {
+			"session_id": session,
+			"resume_command": resume_command(self._settings.home, session),
+			"forked_from": call.arguments.get("fork") and call.session,
+			**more,
+		}
 
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
 		call.place.leave()
+		session, now = call.own_session(), time.time()
 		with self._changed:
-			self._calls -= 1
+			self._calls.remove(call)
+			if call.tool.output and session:
+				call.ended = now
+				self._ended.pop(session, None)
+				self._ended[session] = call
+				for old in list(self._ended)[:-MAX_RECALLED]:
+					del self._ended[old]
+				if session in self._opened:
+					self._opened[session]["updated_at"] = utc(now)
+			for other in self._calls:
+				if not other.tool.output:
+					other.control.wake()
 			self._changed.notify_all()
 
 	def close(self, patience: float) -> None:
-		"""Lets no run start, and waits `patience` seconds for the calls to end."""
+		"""Stops all calls, and waits `patience` seconds for them to end."""
 		with self._changed:
 			self._closed = True
-			self._changed.wait_for(lambda: self._calls == 0, patience)
+			for call in self._calls:
+				call.control.stop(Reason.SHUTDOWN)
+			self._changed.wait_for(lambda: not self._calls, patience)
+
+	def _in(self, session: str) -> list[Call]:
+		"""The calls that run in a session, or wait to."""
+		with self._changed:
+			return [
+				call for call in self._calls if call.tool.output and call.own_session() == session
+			]
+
+	def _stop(self, call: Call) -> Json:
+		session = call.session or ""
+		calls = self._in(session)
+		for one in calls:
+			one.control.stop(Reason.STOPPED)
+		while not set(calls).isdisjoint(self._in(session)):
+			call.control.pause(1.0)
+		command = resume_command(self._settings.home, session)
+		head = {"session_id": session, "resume_command": command, "stopped": len(calls)}
+		text = f"Stopped {len(calls)} calls of this server. {command}"
+		return tool_result(text, structuredContent=head)
+
+	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
+		"""Asks Codex's index. Raises Failure and Stopped."""
+		self._asking.join("", control)
+		try:
+			self._asking.wait("", control, "Waiting for other questions to Codex")
+			return self._codex.ask(control, *questions)
+		except OSError as error:
+			raise Failure(f"Codex's app-server could not be asked: {error}.") from None
+		finally:
+			self._asking.leave("", control)
+
+	def _entry(self, session: str, **more: Any) -> Json:
+		"""What is told of a session."""
+		home = self._settings.home
+		state, lock = "idle", os.path.join(home, "thread-writer-locks", session + ".lock")
+		if self._in(session):
+			state = "running"
+		elif is_held(lock):
+			state = "open_elsewhere"
+		command = resume_command(home, session)
+		entry = {"session_id": session, "resume_command": command, "state": state, **more}
+		return {name: value for name, value in entry.items() if value}
+
+	def _indexed(self, thread: Json) -> Json:
+		"""The same, as Codex's index has it."""
+		return self._entry(
+			text_in(thread, "id"),
+			**titled(text_in(thread, "preview"), text_in(thread, "name")),
+			cwd=text_in(thread, "cwd"),
+			updated_at=utc(thread.get("updatedAt")),
+			archived="archived_sessions" in text_in(thread, "path"),
+		)
+
+	def _list(self, call: Call) -> Json:
+		"""The newest sessions."""
+		given, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
+		cwd = "" if given.get("all") else given.get("cwd", self._settings.cwd)
+		question = {
+			"limit": limit,
+			"sortKey": "updated_at",
+			"sourceKinds": ["cli", "vscode", "exec", "appServer"],
+			"modelProviders": [],  # of all
+			"useStateDbOnly": True,  # else it reads their files
+			**({"cwd": cwd} if cwd else {}),
+		}
+		both = [("thread/list", dict(question, archived=archived)) for archived in (False, True)]
+		found = {
+			session: self._entry(session, **opened)
+			for session, opened in reversed(list(self._opened.items()))
+			if not cwd or os.path.realpath(cwd) == os.path.realpath(opened["cwd"])
+		}
+		try:
+			for answer in self._ask(call.control, *both):
+				for thread in objects_in(answer, "data"):
+					if re.fullmatch(UUID, text_in(thread, "id")):
+						found[thread["id"]] = self._indexed(thread)
+		except Failure as error:
+			warnings.append(f"Only sessions that this server has opened are listed. {error}")
+		entries = sorted(found.values(), key=lambda entry: text_in(entry, "updated_at"))
+		entries = entries[: -limit - 1 : -1]
+		lines = [f"{entry.get('title', '')}\n  {line_of(entry)}" for entry in entries]
+		return success(
+			{},
+			f"Sessions of {cwd or 'all directories'}: {len(entries) or 'none'}",
+			"\n".join(lines),
+			warnings=warnings,
+			sessions=entries,
+		)
+
+	def _look(self, call: Call) -> Json:
+		"""One session, with the last message and the answer to it."""
+		session, control = call.session or "", call.control
+		end = clock() + call.arguments.get("wait_ms", 0) / 1000
+		while True:
+			active = self._in(session)
+			if not active or clock() >= end:
+				break
+			doing = active[0].control.progress.latest
+			control.progress.say(f"Waiting for session {session}: {doing}")
+			control.pause(min(PROGRESS_GAP, end - clock()))
+		mine, warnings, turn = self._ended.get(session), [], {}
+		entry = self._entry(session, **self._opened.get(session, {}))
+		if not active or session not in self._opened:
+			try:
+				read, turns = self._ask(
+					control,
+					("thread/read", {"threadId": session, "includeTurns": False}),
+					("thread/turns/list", {"threadId": session, "limit": 1, "itemsView": "full"}),
+				)
+				thread, turn = object_in(read, "thread"), [*objects_in(turns, "data"), {}][0]
+				if thread.get("id") != session:
+					raise Failure("Codex's app-server answered for another session.")
+				entry = self._indexed(thread)
+			except Failure as failed:
+				if not mine and not active:
+					raise
+				warnings.append(f"What others did there is not known. {failed}")
+		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
+		started = turn.get("startedAt")
+		if active:
+			message, reply, error = active[0].prompt, "", ""
+		elif mine and (
+			message in ("", mine.prompt) or type(started) is not int or started < int(mine.ended)
+		):
+			message, error = mine.prompt, mine.error
+			reply = "" if error else mine.turn.reply or ""
+		_, tool, asked = signed(message)
+		last = {"asked": asked[:2000], "reply": reply, "error": error}
+		return success(
+			{**entry, "verdict": verdict_in(reply, tool)},
+			*(f"{name}: {text}" for name, text in last.items() if text),
+			warnings=warnings,
+			**last,
+		)
 
 	def _run(self, call: Call, options: Options) -> None:
 		pause, tries, control = 0.5, 0, call.control
@@ -2855,11 +3194,17 @@ class ToolRunner:
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
-							self._directories[known] = options.cwd
+							self._opened[known] = {
+								**titled(call.prompt),
+								"cwd": options.cwd,
+								"updated_at": utc(time.time()),
+							}
+						command = resume_command(self._settings.home, known)
 						progress.say(
-							f"Codex is working in session {known} (codex resume {known})",
-							at_once=True,
+							f"Codex is working in session {known} ({command})", at_once=True
 						)
+					if event["type"] == "turn.started" and known:
+						call.on_begun()
 					if text:
 						progress.say(text)
 					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
@@ -2883,12 +3228,26 @@ class ToolRunner:
 			events.close()
 		turn.result()
 
+	def _directory(self, call: Call, session: str) -> str:
+		"""Where a session was started; "" if nobody knows, or need know."""
+		home = self._settings.home
+		own = text_in(self._opened, session, "cwd") or session_directory(home, session)
+		if own or call.arguments.get("cwd") and not self._settings.roots:
+			return own
+		try:
+			question = ("thread/read", {"threadId": session, "includeTurns": False})
+			own = text_in(self._ask(call.control, question)[0], "thread", "cwd")
+		except Failure as failed:
+			log(f"the directory of session {session}: {failed}")
+		if not own:
+			cwd = call.arguments.get("cwd") or self._settings.cwd
+			call.notes.append(f"The directory of this session is not known; it ran in {cwd}.")
+		return own
+
 	def _options(self, call: Call) -> Options:
 		given, session, settings = call.arguments, call.session, self._settings
 		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
-		own = session and (
-			self._directories.get(session) or session_directory(settings.home, session)
-		)
+		own = session and self._directory(call, session)
 		started = "the directory of this session"
 		where, cwd = "the working directory of this server", settings.cwd
 		for name, path in ((started, own), ("cwd", given.get("cwd"))):
@@ -2943,7 +3302,7 @@ class Server:
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
-		self._runner = ToolRunner(settings)
+		self._runner, self._home = ToolRunner(settings), settings.home
 		self._tools = describe_tools(settings)
 		self._send = send
 		self._client = ""  # its name, of the legacy era
@@ -2979,10 +3338,7 @@ class Server:
 	def close(self, patience: float) -> None:
 		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
 		with self._lock:
-			calls = list(self._in_flight.values())
 			self._in_flight.clear()
-		for call in calls:
-			call.control.deadline.stop(Reason.SHUTDOWN)
 		self._runner.close(patience)
 
 	def _dispatch(self, message: Message) -> None:
@@ -3069,6 +3425,17 @@ class Server:
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session = clock(), call.session
+
+		def respond(result: Json) -> None:
+			call.control.progress.settle()
+			if self._take(request_id, call):
+				try:
+					answer(result)
+				except (ValueError, RecursionError) as error:  # it can be read, but not written
+					answer(failure(f"The answer cannot be sent ({error!r}).", session, self._home))
+
+		if call.arguments.get("background"):
+			call.on_begun = lambda: respond(self._runner.begun(call))
 		try:
 			result, ending, session = self._runner.perform(call)
 		except Exception as error:  # a fault in here must cost no more than this call
@@ -3076,12 +3443,7 @@ class Server:
 			result = failure(
 				f"The server failed ({ending}). Call again; if it keeps failing, tell the user."
 			)
-		call.control.progress.settle()
-		if self._take(request_id, call):
-			try:
-				answer(result)
-			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session}"))
+		respond(result)
 		spent = clock() - begin
 		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
 
@@ -3096,7 +3458,7 @@ class Server:
 	def _cancel(self, request_id: Any) -> None:
 		call = self._in_flight.get(request_id) if is_id(request_id) else None
 		if call is not None and self._take(request_id, call):
-			call.control.deadline.stop(Reason.CANCELLED)
+			call.control.stop(Reason.CANCELLED)
 
 
 # ---- command line ----
