@@ -226,19 +226,19 @@ class Failure(Exception):
 
 
 class SessionLost(Failure):
-	"""There is no such session, so the answer must not offer to continue it."""
+	"""There is no such session to be continued."""
 
 
 class TryAgain(Failure):
-	"""Nothing had begun, and the same is likely to work in a moment."""
+	"""Nothing had begun, and the same is likely to work soon."""
 
 
 class SessionBusy(Failure):
-	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
+	"""The session is open elsewhere and, as the text says, out of reach. Nothing was sent."""
 
 
 class NobodyTook(SessionBusy):
-	"""Whoever has the session open did not take the message, which was withdrawn."""
+	"""Whoever has it open did not take the message, which was withdrawn."""
 
 
 class Reason(enum.Enum):
@@ -266,7 +266,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 class Progress:
-	"""What a call is doing, thinned out for a person. Only the call's worker may call this."""
+	"""What a call is doing, thinned out for a person. Only for the call's worker."""
 
 	def __init__(self, send: Callable[[str], None] | None) -> None:
 		self.latest = "waiting"  # sent or not
@@ -284,13 +284,13 @@ class Progress:
 		self.tick()
 
 	def tick(self) -> None:
-		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
+		"""Sends what is due: a text half a second old, or a sign of life."""
 		now = clock()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
 			self._tell(self.latest)
 		elif silence >= PROGRESS_SILENCE:
-			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
+			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s)")
 
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
@@ -304,7 +304,7 @@ class Progress:
 
 
 class Control:
-	"""When a call must end: at its time, or when it is stopped. Any worker may stop and wake it."""
+	"""When a call must end. Any worker may stop and wake it."""
 
 	def __init__(self, timeout_s: float, progress: Progress) -> None:
 		self.progress = progress
@@ -1651,7 +1651,7 @@ def snake_case(name: str) -> str:
 
 
 class AppServerError(OSError):
-	"""What went wrong with the app-server, besides its connection."""
+	"""What else can go wrong with the app-server."""
 
 
 class Refused(AppServerError):
@@ -1792,7 +1792,7 @@ class Pipes(CodexRun):
 
 
 class AppServer:
-	"""A client of Codex's app-server. What talks raises OSError."""
+	"""A client of the app-server. What talks raises OSError."""
 
 	transport: Any = None
 	patience = ANSWER
@@ -1803,14 +1803,14 @@ class AppServer:
 		return iter(())
 
 	def receive(self) -> Asking:
-		"""Yields None, and the events of the message that comes within TICK; returns it, or {}."""
+		"""Yields None, and the events of a message that comes within TICK; returns it, or {}."""
 		yield None
 		message: Json = self.transport.receive()
 		yield from self.received(message)
 		return message
 
 	def ask(self, method: str, **params: Any) -> Asking:
-		"""Yields the events that come until the answer, and returns its result. Raises Refused."""
+		"""Yields the events until the answer comes, and returns its result. Raises Refused."""
 		self._last_id += 1
 		request = {"id": self._last_id, "method": method, "params": params}
 		self.transport.send(json.dumps(request).encode("ascii"))
@@ -1835,11 +1835,11 @@ class AppServer:
 
 
 class Sent(enum.Enum):
-	"""What is known of a message that another process is to take, as a failure says it."""
+	"""What became of a message that another process is to take, as a failure says it."""
 
 	NOTHING = "Nothing was sent"
 	OFFERED = "The message may still be answered there"
-	TAKEN = "Codex had taken the message and may still be working on it"
+	TAKEN = "Codex may still be working on the message"
 	WITHDRAWN = "The message was taken back, or its turn interrupted"
 	OVER = ""
 
@@ -1853,8 +1853,8 @@ FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave sess
 class LiveRun(AppServer, Run):
 	"""One turn on the app-server that has the session open.
 
-	The message goes through the queue there, since `turn/start` would steer a turn that the person
-	has just begun. It has an id of ours: only the turn that took it counts.
+	The message goes through the queue there: `turn/start` would steer a turn that the person has
+	just begun. It has an id of ours: only the turn that took it counts.
 	"""
 
 	def __init__(self, home: str, options: Options, prompt: str) -> None:
@@ -1863,10 +1863,9 @@ class LiveRun(AppServer, Run):
 		self._options, self._session = options, options.session or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
-		self._active = False  # whether a turn runs in the session, whosever it is
+		self._active = False  # whether any turn runs in the session
 		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
-		#: By item, the turn's processes.
-		self._processes: dict[str, str] = {}
+		self._processes: dict[str, str] = {}  # of the turn, by item
 		self._usage: Json | None = None
 
 	def events(self) -> Events:
@@ -1893,7 +1892,7 @@ class LiveRun(AppServer, Run):
 	def follow(self) -> Events:
 		"""The events of the next moments."""
 		if self._sent is Sent.OFFERED:
-			yield say("Waiting for its turn in the open window of session " + self._session)
+			yield say(f"Waiting for its turn in the open window of session {self._session}")
 			try:
 				# After an interrupted turn the queue stands still until it is started.
 				if not self._active:
@@ -1935,7 +1934,7 @@ class LiveRun(AppServer, Run):
 			if not self._active:
 				break
 			yield say("Waiting for the turn running in the open window of session " + self._session)
-			# What it told last may be older than this answer, or newer: nothing else may come.
+			# What it told last may be older than this answer, and nothing else may come.
 			again = clock() + ASK_AGAIN
 			while self._active and clock() < again:
 				yield from self.receive()
@@ -1966,7 +1965,7 @@ class LiveRun(AppServer, Run):
 		return sandbox
 
 	def refuse(self, found: str) -> Failure:
-		"""What a call is told that must not have the rights that were `found`."""
+		"""The refusal of rights that were `found`."""
 		return Failure(
 			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
 			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
@@ -1976,8 +1975,8 @@ class LiveRun(AppServer, Run):
 	def _begun(self) -> Events:
 		yield {"type": "thread.started", "thread_id": self._session}
 		yield warning(
-			"This turn ran in the session that is open elsewhere, most likely in a "
-			"`codex resume` window, with that session's own settings."
+			"This turn ran where the session is open, most likely in a `codex resume` window, with "
+			"that session's own settings."
 		)
 
 	def _submit(self) -> Events:
@@ -2025,7 +2024,7 @@ class LiveRun(AppServer, Run):
 		self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
 		if not method or text_in(params, "threadId") != self._session:
 			return
-		if "id" in message:  # a request, never answered from here: to approve is the person's right
+		if "id" in message:  # a request: to approve is the person's right
 			yield say(
 				"Codex asks for approval, which only the user can give, in "
 				f"{resume_command(self._home, self._session)}: "
@@ -2079,8 +2078,8 @@ class LiveRun(AppServer, Run):
 class QueueRun(LiveRun):
 	"""One turn in a session that any other process has open, through its queue of messages.
 
-	The holder takes the message within ten seconds, or after the turn that it is running. What
-	becomes of it is read from Codex's index. Nothing of that can be interrupted from here.
+	The holder takes it within ten seconds, or after the turn that it is running. What becomes of it
+	is read from Codex's index. Nothing of that can be interrupted from here.
 	"""
 
 	def __init__(
@@ -2101,7 +2100,7 @@ class QueueRun(LiveRun):
 		yield from self.greet()
 		yield from self._look()
 		if self._active and not self._certain:
-			# It may be that of a `codex exec`, which would take the message and drop it.
+			# A `codex exec` would take the message and drop it.
 			raise SessionBusy("A turn is running there")
 		self._due = clock() + TAKE
 
@@ -2208,8 +2207,7 @@ class Codex:
 	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
 		"""The ways to run a turn, each for when the one before raises SessionBusy.
 
-		`waited` is for how many seconds the session has been open elsewhere; below 0, nobody there
-		takes messages.
+		`waited` is for how many seconds the session has been open; below 0, nobody takes messages.
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
@@ -2228,7 +2226,7 @@ class Codex:
 			if options.sandbox in PROFILES and not (soon and daemon):
 				raise live.refuse("rights that cannot be seen from here")
 			if soon:
-				return  # it may be a `codex exec`, or a window that is just being opened
+				return  # to a `codex exec`, or a window that is just being opened
 			freed = "at once" if version < (0, 157) else "within a minute"
 			failure = Failure(
 				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
@@ -2282,19 +2280,18 @@ class Lines:
 
 
 class Locks:
-	"""Locks on sessions among this user's servers on this machine.
+	"""Locks on sessions among this user's servers: on bytes of one file in the Codex home.
 
-	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-	with its watchers and on Windows with its Codex, so that the session of a killed server is free
-	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
+	They vanish with their holder, on Linux and Windows with its Codex. Within a process, Lines see
+	to it that nobody asks twice.
 	"""
 
-	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
+	#: A session's locks: its use, and being next, so that two busy servers take turns.
 	USE, NEXT = 0, 1
 
 	def __init__(self, home: str) -> None:
 		self._path = os.path.join(home, NAME + ".lock")
-		# A number below 10, as a Watch needs, kept until the file is opened.
+		# A number below 10, as a Watch needs.
 		self._fd = os.open(os.devnull, os.O_RDWR)
 		self._lock = threading.Lock()  # guards _usable
 		self._usable: bool | None = None  # until the file is opened
@@ -2344,9 +2341,8 @@ class Locks:
 
 
 class Place:
-	"""One call's place in a session: joined by the reader, waited for and left by the worker.
-
-	A new session is joined when Codex announces it.
+	"""One call's place in a session: joined by the reader, or when Codex announces a new session;
+	waited for and left by the worker.
 	"""
 
 	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
@@ -2363,7 +2359,7 @@ class Place:
 			self._locks.acquire(self._session, self._control)
 
 	def take(self, session: str, process: Any) -> None:
-		"""Takes the session of a process, if it has just begun, so that the next call waits."""
+		"""Takes the session that a process has begun, so that the next call waits."""
 		if session != self._session:
 			self.leave()
 			self._session = session
@@ -2627,54 +2623,30 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 	}
 
 
-def strings(**descriptions: str) -> Json:
-	return {name: field("string", text) for name, text in descriptions.items()}
-
-
 def output_schema(tool: Tool) -> Json:
-	fields = strings(
-		session_id="Pass it to the next call to continue.",
-		resume_command="For the user: opens the session in a terminal.",
-	)
-	required = [] if tool is SESSIONS else list(fields)
+	text = {"type": "string"}
+	fields: Json = {
+		"session_id": field("string", "Pass it to the next call to continue."),
+		"resume_command": field("string", "For the user: opens the session in a terminal."),
+	}
+	required, verdicts = list(fields), [one.lower().replace(" ", "_") for one in tool.verdicts]
 	if tool is HALT:
 		fields["stopped"] = field("integer", "How many calls were stopped.")
-	else:
-		fields.update(strings(state="idle, running (a call of this server) or open_elsewhere."))
-		fields["warnings"] = field(
-			"array", "What went wrong, or Codex warned about.", items={"type": "string"}
-		)
-		fields["verdict"] = field("string", "The review's verdict, if it has a plain one.")
-	if tool is SESSIONS:
-		fields.update(
-			strings(
-				title="Its name, or its first message.",
-				agent="Who sent that, if an agent did.",
-				cwd="Its directory.",
-				updated_at="When something last happened in it (UTC).",
-			),
-			archived=field("boolean", "Whether the user has archived it."),
-		)
+	elif tool is SESSIONS:
+		fields.update(dict.fromkeys(("state", "title", "agent", "cwd", "updated_at"), text))
+		fields["archived"] = {"type": "boolean"}
 		sessions = {"type": "object", "properties": dict(fields)}
-		fields.update(
-			strings(
-				asked="The last message, or its beginning.",
-				reply="Codex's answer to that.",
-				error="Why there is none.",
-			),
-			sessions=field("array", "The newest sessions.", items=sessions),
-		)
-	elif tool.output:
-		fields.update(
-			strings(forked_from="The session of which this is a copy.", next="What to do now.")
-		)
+		fields.update(dict.fromkeys(("asked", "reply", "verdict", "error"), text))
+		fields["sessions"], required = {"type": "array", "items": sessions}, []
+	else:
+		fields.update(dict.fromkeys(("state", "next"), text))
 		fields[tool.output] = field("string", f"Codex's {tool.output}.")
+		fields["forked_from"] = field("string", "The session of which this is a copy.")
 		usage = "Tokens, cumulative; with old versions those of the turn."
 		fields["usage"] = field("object", usage)
-		verdicts = [verdict.lower().replace(" ", "_") for verdict in tool.verdicts]
-		fields["verdict"].update(enum=verdicts)
-		if not verdicts:
-			del fields["verdict"]
+	if verdicts:
+		fields["verdict"] = field("string", "If the reply has a plain one.", enum=verdicts)
+	fields["warnings"] = {"type": "array", "items": text}
 	return {"type": "object", "properties": fields, "required": required}
 
 
@@ -2802,24 +2774,23 @@ class Call:
 		return self.turn.session or (None if self.arguments.get("fork") else self.session)
 
 
-def line_of(head: Json) -> str:
-	return " | ".join(f"{name}: {value}" for name, value in head.items() if value)
+def given(values: Json) -> Json:
+	"""The values that there are."""
+	return {name: value for name, value in values.items() if value not in (None, "", [])}
 
 
-def success(head: Json, *parts: str, warnings: list[str], **more: Any) -> Json:
-	"""A result without what is empty. The session comes first: some clients cut the end off."""
-	structured = {**head, **more, "warnings": warnings}
-	return tool_result(
-		line_of(head),
-		*parts,
-		"\n".join("warning: " + text for text in warnings),
-		structuredContent={name: value for name, value in structured.items() if value},
-	)
+def line_of(values: Json) -> str:
+	return " | ".join(f"{name}: {value}" for name, value in given(values).items())
 
 
-def verdict_in(reply: str, tool: Tool | None) -> str:
-	"""The first plain verdict in a reply to `tool`, or ""."""
-	verdicts = tool.verdicts if tool else ()
+def success(head: Json, *parts: str, **more: Any) -> Json:
+	"""A result. The session comes first: some clients cut the end off."""
+	warned = "\n".join("warning: " + text for text in more.get("warnings", ()))
+	return tool_result(line_of(head), *parts, warned, structuredContent=given({**head, **more}))
+
+
+def verdict_in(reply: str, verdicts: tuple[str, ...]) -> str:
+	"""The first plain verdict in a reply, or ""."""
 	return next(filter(None, (verdict_of(part, verdicts) for part in reply.split("\n\n"))), "")
 
 
@@ -2827,13 +2798,13 @@ def last_words(reply: str | None) -> str:
 	return f"\n\nCodex's last words in this turn:\n{reply}" if reply else ""
 
 
-def signed(message: str) -> tuple[str, Tool | None, str]:
-	"""Who sent a message through which tool, and the rest, by its attribution line."""
+def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
+	"""Who sent a message by its attribution line, the rest, and the verdicts that it asks for."""
 	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
 	if not line:
-		return "", None, message
-	tool = next((tool for tool in TOOLS if tool.name.endswith(line[2])), None)
-	return line[1], tool, message[line.end() :]
+		return "", message, ()
+	verdicts = (tool.verdicts for tool in TOOLS if tool.name.endswith(line[2]))
+	return line[1], message[line.end() :], next(verdicts, ())
 
 
 def utc(seconds: Any) -> str:
@@ -2844,33 +2815,27 @@ def utc(seconds: Any) -> str:
 
 def titled(message: str, name: str = "") -> Json:
 	"""What is told of the message that opened a session."""
-	agent, _, request = signed(message)
+	agent, request, _ = signed(message)
 	return {"title": one_line(name or request, 120), "agent": agent}
 
 
 def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
-	"""The last message of a turn in Codex's index, the answer to it, and why there is none."""
-	folded, message, error = Turn(), "", ""
+	"""The last message of a turn in Codex's index, the answer, and why there is none."""
+	folded, message = Turn(), ""
 	folded.fold({"type": "turn.started"})
 	for item in objects_in(turn, "items"):
 		if item.get("type") == "userMessage":
 			message = "\n".join(text_in(part, "text") for part in objects_in(item, "content"))
 		elif item.get("type") == "agentMessage":
 			folded.fold({"type": "item.completed", "item": dict(item, type="agent_message")})
-	tool, status = signed(message)[1], turn.get("status")
-	folded.verdicts = tool.verdicts if tool else ()
-	reply = folded.reply or ""
-	if status == "completed":
-		error = "" if reply else "Codex ended its turn without a message."
-	elif status == "failed":
-		error = codex_words(text_in(turn, "error", "message")) or "The turn failed."
-	elif turn.get("completedAt"):
-		error = "The turn was interrupted."
-	elif elsewhere:
-		return message, "", ""  # it is still running
-	elif turn:
-		error = "The turn broke off."
-	return message, "" if error else reply, error and error + last_words(reply)
+	folded.verdicts = signed(message)[2]
+	reply, status = folded.reply or "", text_in(turn, "status")
+	if not turn or elsewhere and status == "interrupted" and not turn.get("completedAt"):
+		return message, "", ""  # none, or it is still running
+	if reply and status == "completed":
+		return message, reply, ""
+	error = codex_words(text_in(turn, "error", "message")) or f"No answer: the turn is {status}."
+	return message, "", error + last_words(reply)
 
 
 class ToolRunner:
@@ -2943,31 +2908,32 @@ class ToolRunner:
 			news = call.notes + [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
 			call.error, reply = "", call.turn.reply or ""
-			head = self._head(call, verdict=verdict_in(reply, call.tool))
-			more = {call.tool.output: reply, "usage": call.turn.usage}
-			return success(head, reply, warnings=news, **more), "ok", call.turn.session
+			head = self._head(call, verdict=verdict_in(reply, call.tool.verdicts))
+			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news}
+			return success(head, reply, **more), "ok", call.turn.session
 		except Failure as error:
 			call.error, ending, lost = str(error), "failed", isinstance(error, SessionLost)
 		except Stopped as stop:
-			call.error, ending = self._stopped(call, stop.reason), stop.reason.name.lower()
+			reason, seen = stop.reason, one_line(call.control.progress.latest, 200)
+			then = "Codex had not begun."
+			if call.turn.state is not State.WAITING:
+				then = "Codex was stopped; what it did stays in the session."
+			if reason is Reason.TIMEOUT:
+				then += " Call again with a larger timeout_ms."
+			why = reason.value.format(call.timeout)
+			call.error, ending = (
+				f"{why}. The last that was seen: {seen}. {then}",
+				reason.name.lower(),
+			)
 		finally:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
 		session = call.turn.session or call.session
 		return failure(call.error, None if lost else session, home), ending, session
 
-	@staticmethod
-	def _stopped(call: Call, reason: Reason) -> str:
-		why, seen = reason.value.format(call.timeout), one_line(call.control.progress.latest, 200)
-		then = "Codex had not begun."
-		if call.turn.state is not State.WAITING:
-			then = "Codex was stopped; what it did stays in the session."
-		more = " Call again with a larger timeout_ms." if reason is Reason.TIMEOUT else ""
-		return f"{why}. The last that was seen: {seen}. {then}{more}"
-
 	def begun(self, call: Call) -> Json:
 		"""The result of a call in the background whose turn has begun."""
-		return success(self._head(call, state="running", next=WAIT_FOR_IT), warnings=[])
+		return success(self._head(call, state="running", next=WAIT_FOR_IT))
 
 	def _head(self, call: Call, **more: Any) -> Json:
 		session = call.turn.session or ""
@@ -3020,9 +2986,7 @@ class ToolRunner:
 		while not set(calls).isdisjoint(self._in(session)):
 			call.control.pause(1.0)
 		command = resume_command(self._settings.home, session)
-		head = {"session_id": session, "resume_command": command, "stopped": len(calls)}
-		text = f"Stopped {len(calls)} calls of this server. {command}"
-		return tool_result(text, structuredContent=head)
+		return success({"session_id": session, "resume_command": command, "stopped": len(calls)})
 
 	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
 		"""Asks Codex's index. Raises Failure and Stopped."""
@@ -3044,8 +3008,7 @@ class ToolRunner:
 		elif is_held(lock):
 			state = "open_elsewhere"
 		command = resume_command(home, session)
-		entry = {"session_id": session, "resume_command": command, "state": state, **more}
-		return {name: value for name, value in entry.items() if value}
+		return given({"session_id": session, "resume_command": command, "state": state, **more})
 
 	def _indexed(self, thread: Json) -> Json:
 		"""The same, as Codex's index has it."""
@@ -3054,13 +3017,13 @@ class ToolRunner:
 			**titled(text_in(thread, "preview"), text_in(thread, "name")),
 			cwd=text_in(thread, "cwd"),
 			updated_at=utc(thread.get("updatedAt")),
-			archived="archived_sessions" in text_in(thread, "path"),
+			archived="archived_sessions" in text_in(thread, "path") or None,
 		)
 
 	def _list(self, call: Call) -> Json:
 		"""The newest sessions."""
-		given, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
-		cwd = "" if given.get("all") else given.get("cwd", self._settings.cwd)
+		wanted, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
+		cwd = "" if wanted.get("all") else wanted.get("cwd", self._settings.cwd)
 		question = {
 			"limit": limit,
 			"sortKey": "updated_at",
@@ -3130,11 +3093,11 @@ class ToolRunner:
 		):
 			message, error = mine.prompt, mine.error
 			reply = "" if error else mine.turn.reply or ""
-		_, tool, asked = signed(message)
+		_, asked, verdicts = signed(message)
 		last = {"asked": asked[:2000], "reply": reply, "error": error}
 		return success(
-			{**entry, "verdict": verdict_in(reply, tool)},
-			*(f"{name}: {text}" for name, text in last.items() if text),
+			{**entry, "verdict": verdict_in(reply, verdicts)},
+			*map("{}: {}".format, given(last), given(last).values()),
 			warnings=warnings,
 			**last,
 		)
