@@ -307,7 +307,7 @@ class Control:
 	"""When a call must end. Any worker may stop and wake it."""
 
 	def __init__(self, timeout_s: float, progress: Progress) -> None:
-		self.progress = progress
+		self.progress, self.timeout = progress, f"{timeout_s:g} s (timeout_ms)"
 		self._end = clock() + timeout_s
 		self._reason: Reason | None = None
 		self._wake = threading.Event()
@@ -1252,8 +1252,7 @@ def resume_command(home: str, session: str) -> str:
 	if home == os.path.abspath(os.path.expanduser("~/.codex")):
 		return command
 	if WINDOWS:
-		folder = re.sub("(['\u2018-\u201b])", r"\1\1", home)
-		return f"$env:CODEX_HOME='{folder}'; {command}"
+		return "$env:CODEX_HOME='{}'; {}".format(home.replace("'", "''"), command)
 	import shlex
 
 	return f"CODEX_HOME={shlex.quote(home)} {command}"
@@ -2693,11 +2692,7 @@ def checked(schema: Json, arguments: Json) -> Json:
 	problems, rules = [], schema["properties"]
 	for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
 		if name not in rules:
-			import difflib  # seldom needed
-
-			near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
-			known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
-			problems.append(f"unknown argument {quoted(name)}; {known}")
+			problems.append(f"unknown argument {quoted(name)}; known are " + ", ".join(rules))
 			continue
 		rule, choices = rules[name], rules[name].get("enum")
 		whole, truth = rule["type"] == "integer", rule["type"] == "boolean"
@@ -2752,18 +2747,11 @@ class Call:
 	ended = 0.0  # seconds since the epoch
 
 	def __init__(
-		self,
-		tool: Tool,
-		arguments: Json,
-		prompt: str,
-		control: Control,
-		place: Place,
-		timeout_ms: int,
+		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
 	) -> None:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
-		self.timeout = f"{timeout_ms / 1000:g} s (timeout_ms)"
 		self.turn = Turn(self.session)  # of the latest attempt
 		self.notes: list[str] = []  # warnings of ours
 		#: Called when Codex has begun the turn.
@@ -2776,7 +2764,7 @@ class Call:
 
 def given(values: Json) -> Json:
 	"""The values that there are."""
-	return {name: value for name, value in values.items() if value not in (None, "", [])}
+	return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def line_of(values: Json) -> str:
@@ -2785,7 +2773,7 @@ def line_of(values: Json) -> str:
 
 def success(head: Json, *parts: str, **more: Any) -> Json:
 	"""A result. The session comes first: some clients cut the end off."""
-	warned = "\n".join("warning: " + text for text in more.get("warnings", ()))
+	warned = "\n".join("warning: " + text for text in more.get("warnings") or ())
 	return tool_result(line_of(head), *parts, warned, structuredContent=given({**head, **more}))
 
 
@@ -2862,17 +2850,15 @@ class ToolRunner:
 		"""Takes a call and its place, until `perform` or `abandon`. Raises Failure."""
 		settings = self._settings
 		if settings.problems:
-			raise Failure(
-				"This server's environment is misconfigured. Tell the user: "
-				+ "; ".join(settings.problems)
-			)
+			problems = "; ".join(settings.problems)
+			raise Failure("This server's environment is misconfigured. Tell the user: " + problems)
 		arguments = checked(input_schema(tool, settings), arguments)
 		if self._nested is None:
 			self._nested = inside(MARKER)
 		if self._nested:
 			raise Failure(
-				f"You are the Codex that {NAME} itself started. Work on your own: a "
-				"call would start another Codex, and so on without end."
+				f"You are the Codex that {NAME} started. Work on your own: a call would start "
+				"another Codex, and so on without end."
 			)
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
@@ -2889,13 +2875,13 @@ class ToolRunner:
 			# A copy is a session of its own, and who only looks needs no place.
 			joined = None if fork or not tool.output else session
 			place = Place(self._sessions, self._locks, joined, control)
-			call = Call(tool, arguments, prompt, control, place, timeout_ms)
+			call = Call(tool, arguments, prompt, control, place)
 			self._calls.append(call)
 		return call
 
 	def perform(self, call: Call) -> tuple[Json, str, str | None]:
 		"""Runs a call: its result, a word for the log, the session if known."""
-		lost, home = False, self._settings.home
+		lost = not call.tool.output
 		try:
 			if call.tool is HALT:
 				return self._stop(call), "ok", call.session
@@ -2909,10 +2895,11 @@ class ToolRunner:
 			self._told.update(filter(NOTICE.match, news))
 			call.error, reply = "", call.turn.reply or ""
 			head = self._head(call, verdict=verdict_in(reply, call.tool.verdicts))
-			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news}
+			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news or None}
 			return success(head, reply, **more), "ok", call.turn.session
 		except Failure as error:
-			call.error, ending, lost = str(error), "failed", isinstance(error, SessionLost)
+			call.error, ending = str(error), "failed"
+			lost = lost or isinstance(error, SessionLost)
 		except Stopped as stop:
 			reason, seen = stop.reason, one_line(call.control.progress.latest, 200)
 			then = "Codex had not begun."
@@ -2920,7 +2907,7 @@ class ToolRunner:
 				then = "Codex was stopped; what it did stays in the session."
 			if reason is Reason.TIMEOUT:
 				then += " Call again with a larger timeout_ms."
-			why = reason.value.format(call.timeout)
+			why = reason.value.format(call.control.timeout)
 			call.error, ending = (
 				f"{why}. The last that was seen: {seen}. {then}",
 				reason.name.lower(),
@@ -2929,20 +2916,18 @@ class ToolRunner:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
 		session = call.turn.session or call.session
-		return failure(call.error, None if lost else session, home), ending, session
+		told = None if lost else session
+		return failure(call.error, told, self._settings.home), ending, session
 
 	def begun(self, call: Call) -> Json:
 		"""The result of a call in the background whose turn has begun."""
 		return success(self._head(call, state="running", next=WAIT_FOR_IT))
 
 	def _head(self, call: Call, **more: Any) -> Json:
-		session = call.turn.session or ""
-		return {
-			"session_id": session,
-			"resume_command": resume_command(self._settings.home, session),
-			"forked_from": call.arguments.get("fork") and call.session,
-			**more,
-		}
+		session = call.own_session() or ""
+		command = resume_command(self._settings.home, session)
+		original = call.arguments.get("fork") and call.session
+		return {"session_id": session, "resume_command": command, "forked_from": original, **more}
 
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
@@ -2985,8 +2970,7 @@ class ToolRunner:
 			one.control.stop(Reason.STOPPED)
 		while not set(calls).isdisjoint(self._in(session)):
 			call.control.pause(1.0)
-		command = resume_command(self._settings.home, session)
-		return success({"session_id": session, "resume_command": command, "stopped": len(calls)})
+		return success({**self._head(call), "stopped": len(calls)})
 
 	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
 		"""Asks Codex's index. Raises Failure and Stopped."""
@@ -2995,9 +2979,22 @@ class ToolRunner:
 			self._asking.wait("", control, "Waiting for other questions to Codex")
 			return self._codex.ask(control, *questions)
 		except OSError as error:
-			raise Failure(f"Codex's app-server could not be asked: {error}.") from None
+			advice = CHECK_ID if isinstance(error, Refused) else "Call again later."
+			raise Failure(f"Codex's app-server could not be asked: {error}. {advice}") from None
 		finally:
 			self._asking.leave("", control)
+
+	def _read(self, control: Control, session: str) -> tuple[Json, Json]:
+		"""A session and its last turn, as Codex's index has them. Raises Failure and Stopped."""
+		read, turns = self._ask(
+			control,
+			("thread/read", {"threadId": session, "includeTurns": False}),
+			("thread/turns/list", {"threadId": session, "limit": 1, "itemsView": "full"}),
+		)
+		thread, turn = object_in(read, "thread"), [*objects_in(turns, "data"), {}][0]
+		if thread.get("id") != session:
+			raise Failure("Codex's app-server answered for another session.")
+		return thread, turn
 
 	def _entry(self, session: str, **more: Any) -> Json:
 		"""What is told of a session."""
@@ -3045,14 +3042,15 @@ class ToolRunner:
 						found[thread["id"]] = self._indexed(thread)
 		except Failure as error:
 			warnings.append(f"Only sessions that this server has opened are listed. {error}")
-		entries = sorted(found.values(), key=lambda entry: text_in(entry, "updated_at"))
-		entries = entries[: -limit - 1 : -1]
+		entries = list(found.values())
+		entries.sort(key=lambda entry: text_in(entry, "updated_at"), reverse=True)
+		del entries[limit:]
 		lines = [f"{entry.get('title', '')}\n  {line_of(entry)}" for entry in entries]
 		return success(
 			{},
 			f"Sessions of {cwd or 'all directories'}: {len(entries) or 'none'}",
 			"\n".join(lines),
-			warnings=warnings,
+			warnings=warnings or None,
 			sessions=entries,
 		)
 
@@ -3071,14 +3069,7 @@ class ToolRunner:
 		entry = self._entry(session, **self._opened.get(session, {}))
 		if not active or session not in self._opened:
 			try:
-				read, turns = self._ask(
-					control,
-					("thread/read", {"threadId": session, "includeTurns": False}),
-					("thread/turns/list", {"threadId": session, "limit": 1, "itemsView": "full"}),
-				)
-				thread, turn = object_in(read, "thread"), [*objects_in(turns, "data"), {}][0]
-				if thread.get("id") != session:
-					raise Failure("Codex's app-server answered for another session.")
+				thread, turn = self._read(control, session)
 				entry = self._indexed(thread)
 			except Failure as failed:
 				if not mine and not active:
@@ -3087,7 +3078,7 @@ class ToolRunner:
 		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
 		started = turn.get("startedAt")
 		if active:
-			message, reply, error = active[0].prompt, "", ""
+			entry["state"], message, reply, error = "running", active[0].prompt, "", ""
 		elif mine and (
 			message in ("", mine.prompt) or type(started) is not int or started < int(mine.ended)
 		):
@@ -3098,7 +3089,7 @@ class ToolRunner:
 		return success(
 			{**entry, "verdict": verdict_in(reply, verdicts)},
 			*map("{}: {}".format, given(last), given(last).values()),
-			warnings=warnings,
+			warnings=warnings or None,
 			**last,
 		)
 
@@ -3138,7 +3129,7 @@ class ToolRunner:
 			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
 		raise Failure(
-			f"Nothing was sent. {THERE}, and was not free within {call.timeout}. {FORK}, or call "
+			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or call "
 			"again when it is closed there."
 		)
 
@@ -3198,8 +3189,7 @@ class ToolRunner:
 		if own or call.arguments.get("cwd") and not self._settings.roots:
 			return own
 		try:
-			question = ("thread/read", {"threadId": session, "includeTurns": False})
-			own = text_in(self._ask(call.control, question)[0], "thread", "cwd")
+			own = text_in(self._read(call.control, session)[0], "cwd")
 		except Failure as failed:
 			log(f"the directory of session {session}: {failed}")
 		if not own:
