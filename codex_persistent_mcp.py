@@ -241,13 +241,8 @@ class NobodyTook(SessionBusy):
 	"""Whoever has it open did not take the message, which was withdrawn."""
 
 
-class Reason(enum.Enum):
-	"""Why a call must end before its turn has ended."""
-
-	TIMEOUT = "No answer within {}"
-	CANCELLED = "The call was cancelled"
-	STOPPED = "The call was stopped by codex_stop"
-	SHUTDOWN = "The server was leaving"
+#: Why a call must end before its turn has ended.
+Reason = enum.Enum("Reason", "TIMEOUT CANCELLED STOPPED SHUTDOWN")
 
 
 class Stopped(Exception):
@@ -1950,8 +1945,9 @@ class LiveRun(AppServer, Run):
 
 	def _check_rights(self, kind: str, session: Json) -> str:
 		"""The session's sandbox. Raises Failure if a turn there could do more than it may."""
-		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or SANDBOXES[-1]
-		sandbox, found = sandbox if sandbox in SANDBOXES else SANDBOXES[-1], ""
+		most, found = SANDBOXES[-1], ""
+		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or most
+		sandbox = sandbox if sandbox in SANDBOXES else most
 		if SANDBOXES.index(limit) < SANDBOXES.index(sandbox):
 			found = "the sandbox " + sandbox
 		elif limit in PROFILES and session.get("approvalsReviewer", "user") != "user":
@@ -2580,46 +2576,31 @@ def number(description: str, low: int, high: int, default: int) -> Json:
 	return field("integer", text, minimum=low, maximum=high)
 
 
-def turn_arguments(tool: Tool, settings: Settings) -> Json:
-	"""The schemas of the arguments of all tools that run a turn."""
-	fields = {}
-	if not tool.verdicts:
-		most = SANDBOXES.index(settings.sandbox or "workspace-write")
-		default = settings.sandbox or "as the user's configuration says, or read-only"
-		fields["sandbox"] = field(
-			"string",
-			f"What Codex may do in this turn. Without it: {default}.",
-			enum=list(SANDBOXES[: most + 1]),
-		)
-	fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
-	fields["fork"] = field(
-		"boolean",
-		"Whether to go on in a copy of the session session_id, with an id of its own. It works "
-		"while somebody else has the session open.",
-	)
-	fields["background"] = field(
-		"boolean", "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
-	)
-	text = "Milliseconds until the call gives up"
-	fields["timeout_ms"] = number(text, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)
-	return fields
-
-
 def input_schema(tool: Tool, settings: Settings) -> Json:
 	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
 	fields = {name: field("string", text) for name, text, _ in tool.texts}
-	if tool.output:
-		fields.update(turn_arguments(tool, settings))
-	elif tool is SESSIONS:
-		text = "Milliseconds to wait while a call of this server runs in session_id"
+	if tool is SESSIONS:
+		wait = "Milliseconds to wait while a call of this server runs in session_id"
 		fields["all"] = field("boolean", "Whether to list those of all directories.")
 		fields["limit"] = number("How many to list", 1, 50, 10)
-		fields["wait_ms"] = number(text, 0, MAX_TIMEOUT_MS, 0)
-	return {
-		"type": "object",
-		"properties": fields,
-		"required": [name for name, _, _ in tool.texts[: tool.needed]],
-	}
+		fields["wait_ms"] = number(wait, 0, MAX_TIMEOUT_MS, 0)
+	if tool.output and not tool.verdicts:
+		most = SANDBOXES.index(settings.sandbox or "workspace-write")
+		default = settings.sandbox or "as the user's configuration says, or read-only"
+		text = f"What Codex may do in this turn. Without it: {default}."
+		fields["sandbox"] = field("string", text, enum=list(SANDBOXES[: most + 1]))
+	if tool.output:
+		fields.update((name, field("string", text)) for name, text, _ in COMMON_ARGUMENTS)
+		fork = (
+			"Whether to go on in a copy of the session session_id, with an id of its own. It works "
+			"while somebody else has the session open."
+		)
+		begun = "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
+		limit = "Milliseconds until the call gives up"
+		fields["fork"], fields["background"] = field("boolean", fork), field("boolean", begun)
+		fields["timeout_ms"] = number(limit, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)
+	required = [name for name, _, _ in tool.texts[: tool.needed]]
+	return {"type": "object", "properties": fields, "required": required}
 
 
 def output_schema(tool: Tool) -> Json:
@@ -2653,17 +2634,17 @@ def describe_tools(settings: Settings) -> list[Json]:
 	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
-		turn = bool(tool.output)
+		turn, title = bool(tool.output), tool.title
 		writes = turn and turn_sandbox(tool, None, settings) != "read-only" or tool is HALT
 		described.append(
 			{
 				"name": tool.name,
-				"title": tool.title,
+				"title": title,
 				"description": tool.description,
 				"inputSchema": input_schema(tool, settings),
 				"outputSchema": output_schema(tool),
 				"annotations": {
-					"title": tool.title,
+					"title": title,
 					"readOnlyHint": not writes,
 					"destructiveHint": writes,
 					"idempotentHint": not turn,
@@ -2672,7 +2653,7 @@ def describe_tools(settings: Settings) -> list[Json]:
 				# for Claude Code: the size of answers to hand on, words to find the tool
 				"_meta": {
 					"anthropic/maxResultSizeChars": 500_000,
-					"anthropic/searchHint": "second opinion from Codex: " + tool.title,
+					"anthropic/searchHint": "second opinion from Codex: " + title,
 				},
 			}
 		)
@@ -2689,38 +2670,39 @@ def checked(schema: Json, arguments: Json) -> Json:
 	Raises Failure.
 	"""
 	found: Json = {}
-	problems, rules = [], schema["properties"]
-	for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
+	problems, rules, needed = [], schema["properties"], schema["required"]
+	for name, value in {**dict.fromkeys(needed), **arguments}.items():
 		if name not in rules:
 			problems.append(f"unknown argument {quoted(name)}; known are " + ", ".join(rules))
 			continue
 		rule, choices = rules[name], rules[name].get("enum")
-		whole, truth = rule["type"] == "integer", rule["type"] == "boolean"
-		if name not in schema["required"]:
+		kind, right = rule["type"], rule["description"]
+		if name in ("sandbox", "session_id") and isinstance(value, str):
+			value = value.strip().lower()
+		if name not in needed:
 			value = value.strip() if isinstance(value, str) else value
 			if value in (None, ""):
 				continue
-			if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
+			if kind == "integer" and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
 				value = int(float(value))
-			if truth and str(value).lower() in BOOLEANS:
-				value = BOOLEANS[str(value).lower()]
-			if name in ("sandbox", "session_id") and isinstance(value, str):
-				value = value.lower()
-		if whole:
+			if kind == "boolean":
+				value = BOOLEANS.get(str(value).lower(), value)
+		if kind == "integer":
 			good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
-		elif truth:
+		elif kind == "boolean":
 			good = type(value) is bool
 		else:
-			pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
-			good = isinstance(value, str) and re.fullmatch(pattern, value)
+			kind, pattern = "non-empty string", PATTERNS.get(name, r"(?s).*\S.*")
+			good = isinstance(value, str) and re.fullmatch("|".join(choices or [pattern]), value)
 		found[name] = value
-		right = "one of " + ", ".join(choices) if choices else rule["description"]
+		if choices:
+			right = "one of " + ", ".join(choices)
+			if value in SANDBOXES:
+				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
 		if value is None:
 			problems.append(f'missing argument "{name}": {right}')
 		elif not good:
-			kind = "an integer" if whole else "true or false" if truth else "a non-empty string"
-			if choices and value in SANDBOXES:
-				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
+			kind = {"integer": "an integer", "boolean": "true or false"}.get(kind, "a " + kind)
 			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
 	if problems:
 		raise Failure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
@@ -2901,17 +2883,13 @@ class ToolRunner:
 			call.error, ending = str(error), "failed"
 			lost = lost or isinstance(error, SessionLost)
 		except Stopped as stop:
-			reason, seen = stop.reason, one_line(call.control.progress.latest, 200)
-			then = "Codex had not begun."
+			ending, late = stop.reason.name.lower(), stop.reason is Reason.TIMEOUT
+			why = f"No answer within {call.control.timeout}" if late else "The call was stopped"
+			seen, then = one_line(call.control.progress.latest, 200), "Codex had not begun."
 			if call.turn.state is not State.WAITING:
 				then = "Codex was stopped; what it did stays in the session."
-			if reason is Reason.TIMEOUT:
-				then += " Call again with a larger timeout_ms."
-			why = reason.value.format(call.control.timeout)
-			call.error, ending = (
-				f"{why}. The last that was seen: {seen}. {then}",
-				reason.name.lower(),
-			)
+			again = " Call again with a larger timeout_ms." if late else ""
+			call.error = f"{why}. The last that was seen: {seen}. {then}{again}"
 		finally:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
@@ -3065,7 +3043,8 @@ class ToolRunner:
 			doing = active[0].control.progress.latest
 			control.progress.say(f"Waiting for session {session}: {doing}")
 			control.pause(min(PROGRESS_GAP, end - clock()))
-		mine, warnings, turn = self._ended.get(session), [], {}
+		mine, warnings = self._ended.get(session), []
+		turn: Json = {}
 		entry = self._entry(session, **self._opened.get(session, {}))
 		if not active or session not in self._opened:
 			try:
@@ -3129,8 +3108,8 @@ class ToolRunner:
 			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
 		raise Failure(
-			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or call "
-			"again when it is closed there."
+			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or "
+			"call again when it is closed there."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
