@@ -2418,9 +2418,9 @@ would settle it.
 
 
 class Tool(NamedTuple):
-	"""One tool. `texts` are its own arguments: name, description, part of the prompt. The first
+	"""One tool. `texts` are its own arguments: name, description, part of the prompt; the first
 	`needed` are required. `output` is the field of Codex's reply, "" if it runs no turn. One with
-	`verdicts` reviews, so that the agent knows `aim`.
+	`verdicts` reviews; they tell the agent `aim`.
 	"""
 
 	name: str
@@ -2447,12 +2447,12 @@ class Tool(NamedTuple):
 
 WAIT_FOR_IT = "For the answer, call codex_sessions with this session_id and wait_ms."
 CARRY_ON = (
-	" To continue the conversation, pass the answer's session_id to the next call of any codex "
-	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
+	" To continue, pass the answer's session_id to the next call of any codex tool. Give the user "
+	"resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
 	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
-	"risky, unclear or untested. It edits nothing." + CARRY_ON
+	"risky or untested. It edits nothing." + CARRY_ON
 )
 
 TOOLS = (
@@ -2460,8 +2460,7 @@ TOOLS = (
 		"codex_chat",
 		"Ask Codex",
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
-		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
-		"or codex_guard_final." + CARRY_ON,
+		"for an opinion, an investigation, or work on files." + CARRY_ON,
 		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
@@ -2506,9 +2505,8 @@ TOOLS = (
 	Tool(
 		"codex_sessions",
 		"Find Codex sessions and answers",
-		"Find a Codex session whose session_id was lost, and the last answer in it, also one that "
-		"came when nobody listened any more. Without session_id it lists the newest sessions. It "
-		"runs no turn and changes nothing.",
+		"Find a lost session_id: lists the newest Codex sessions. With session_id: the last answer "
+		"there, also one that nobody heard. It runs no turn.",
 		(
 			("session_id", "The session of which to show the last message and answer.", ""),
 			("cwd", "The directory whose sessions to list. Without it: the server's.", ""),
@@ -2518,7 +2516,7 @@ TOOLS = (
 	Tool(
 		"codex_stop",
 		"Stop Codex in a session",
-		"Stop what this server's calls do in a session, such as one with background: true.",
+		"Stop what calls of this server do in a session, such as one with background: true.",
 		(("session_id", "The session whose calls to stop.", ""),),
 	),
 )
@@ -2533,15 +2531,15 @@ continue the session afterwards.
 Lost a session_id, or an answer? Call codex_sessions.
 Long work, or a client with a short limit for calls? Pass background: true."""
 
-#: Arguments of all tools: name, pattern, description. The patterns are not published: models that
+#: Arguments of all turns: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
 COMMON_ARGUMENTS = (
 	("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
 	(
 		"cwd",
 		r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*",
-		"The absolute path of an existing directory to work "
-		"in. Without it: the session's own, or for a new one the server's.",
+		"The absolute path of an existing directory to work in. Without it: the session's, or for "
+		"a new one the server's.",
 	),
 	(
 		"model",
@@ -2577,7 +2575,7 @@ def number(description: str, low: int, high: int, default: int) -> Json:
 
 
 def input_schema(tool: Tool, settings: Settings) -> Json:
-	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
+	"""The JSON Schema of a tool's arguments, in keywords that all converters take."""
 	fields = {name: field("string", text) for name, text, _ in tool.texts}
 	if tool is SESSIONS:
 		wait = "Milliseconds to wait while a call of this server runs in session_id"
@@ -2592,8 +2590,8 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 	if tool.output:
 		fields.update((name, field("string", text)) for name, text, _ in COMMON_ARGUMENTS)
 		fork = (
-			"Whether to go on in a copy of the session session_id, with an id of its own. It works "
-			"while somebody else has the session open."
+			"Whether to go on in a copy of the session, with an id of its own. It works while "
+			"somebody else has the session open."
 		)
 		begun = "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
 		limit = "Milliseconds until the call gives up"
@@ -2665,10 +2663,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def checked(schema: Json, arguments: Json) -> Json:
-	"""The arguments, without those that are null or empty because they could not be left out.
-
-	Raises Failure.
-	"""
+	"""The arguments without those that are null or empty. Raises Failure."""
 	found: Json = {}
 	problems, rules, needed = [], schema["properties"], schema["required"]
 	for name, value in {**dict.fromkeys(needed), **arguments}.items():
@@ -2734,6 +2729,7 @@ class Call:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
+		self.forked_from = self.session if arguments.get("fork") else None
 		self.turn = Turn(self.session)  # of the latest attempt
 		self.notes: list[str] = []  # warnings of ours
 		#: Called when Codex has begun the turn.
@@ -2741,7 +2737,7 @@ class Call:
 
 	def own_session(self) -> str | None:
 		"""The session in which it runs its turn, if it is known yet."""
-		return self.turn.session or (None if self.arguments.get("fork") else self.session)
+		return self.turn.session or (None if self.forked_from else self.session)
 
 
 def given(values: Json) -> Json:
@@ -2783,12 +2779,6 @@ def utc(seconds: Any) -> str:
 	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
 
 
-def titled(message: str, name: str = "") -> Json:
-	"""What is told of the message that opened a session."""
-	agent, request, _ = signed(message)
-	return {"title": one_line(name or request, 120), "agent": agent}
-
-
 def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
 	"""The last message of a turn in Codex's index, the answer, and why there is none."""
 	folded, message = Turn(), ""
@@ -2816,7 +2806,7 @@ class ToolRunner:
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-		self._asking = Lines(2)  # for those who ask Codex's index
+		self._asking = Lines(2)  # of who asks Codex's index
 		self._changed = threading.Condition()  # guards the next three
 		self._calls: list[Call] = []
 		self._ended: dict[str, Call] = {}  # the last one in each of the newest sessions
@@ -2854,7 +2844,7 @@ class ToolRunner:
 		with self._changed:
 			if len(self._calls) >= MAX_CALLS:
 				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
-			# A copy is a session of its own, and who only looks needs no place.
+			# A copy is a session of its own.
 			joined = None if fork or not tool.output else session
 			place = Place(self._sessions, self._locks, joined, control)
 			call = Call(tool, arguments, prompt, control, place)
@@ -2876,9 +2866,10 @@ class ToolRunner:
 			news = call.notes + [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
 			call.error, reply = "", call.turn.reply or ""
-			head = self._head(call, verdict=verdict_in(reply, call.tool.verdicts))
+			session, verdict = call.turn.session or "", verdict_in(reply, call.tool.verdicts)
+			head = self._head(session, forked_from=call.forked_from, verdict=verdict)
 			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news or None}
-			return success(head, reply, **more), "ok", call.turn.session
+			return success(head, reply, **more), "ok", session
 		except Failure as error:
 			call.error, ending = str(error), "failed"
 			lost = lost or isinstance(error, SessionLost)
@@ -2893,19 +2884,25 @@ class ToolRunner:
 		finally:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
-		session = call.turn.session or call.session
-		told = None if lost else session
-		return failure(call.error, told, self._settings.home), ending, session
+		known = call.turn.session or call.session
+		home = self._settings.home
+		return failure(call.error, None if lost else known, home), ending, known
 
 	def begun(self, call: Call) -> Json:
 		"""The result of a call in the background whose turn has begun."""
-		return success(self._head(call, state="running", next=WAIT_FOR_IT))
+		return success(
+			self._head(
+				call.turn.session or "",
+				forked_from=call.forked_from,
+				state="running",
+				next=WAIT_FOR_IT,
+			)
+		)
 
-	def _head(self, call: Call, **more: Any) -> Json:
-		session = call.own_session() or ""
+	def _head(self, session: str, **more: Any) -> Json:
+		"""With what all answers begin."""
 		command = resume_command(self._settings.home, session)
-		original = call.arguments.get("fork") and call.session
-		return {"session_id": session, "resume_command": command, "forked_from": original, **more}
+		return {"session_id": session, "resume_command": command, **more}
 
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
@@ -2948,7 +2945,7 @@ class ToolRunner:
 			one.control.stop(Reason.STOPPED)
 		while not set(calls).isdisjoint(self._in(session)):
 			call.control.pause(1.0)
-		return success({**self._head(call), "stopped": len(calls)})
+		return success(self._head(session, stopped=len(calls)))
 
 	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
 		"""Asks Codex's index. Raises Failure and Stopped."""
@@ -2974,22 +2971,20 @@ class ToolRunner:
 			raise Failure("Codex's app-server answered for another session.")
 		return thread, turn
 
-	def _entry(self, session: str, **more: Any) -> Json:
-		"""What is told of a session."""
-		home = self._settings.home
-		state, lock = "idle", os.path.join(home, "thread-writer-locks", session + ".lock")
-		if self._in(session):
-			state = "running"
-		elif is_held(lock):
-			state = "open_elsewhere"
-		command = resume_command(home, session)
-		return given({"session_id": session, "resume_command": command, "state": state, **more})
+	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
+		"""What is told of a session, by the message that opened it."""
+		agent, request, _ = signed(message)
+		lock = os.path.join(self._settings.home, "thread-writer-locks", session + ".lock")
+		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
+		title = one_line(name or request, 120)
+		return given(self._head(session, state=state, title=title, agent=agent, **more))
 
 	def _indexed(self, thread: Json) -> Json:
 		"""The same, as Codex's index has it."""
 		return self._entry(
 			text_in(thread, "id"),
-			**titled(text_in(thread, "preview"), text_in(thread, "name")),
+			text_in(thread, "preview"),
+			text_in(thread, "name"),
 			cwd=text_in(thread, "cwd"),
 			updated_at=utc(thread.get("updatedAt")),
 			archived="archived_sessions" in text_in(thread, "path") or None,
@@ -3128,7 +3123,7 @@ class ToolRunner:
 						call.place.take(known, run.process)
 						if not expected:
 							self._opened[known] = {
-								**titled(call.prompt),
+								"message": call.prompt[:1000],
 								"cwd": options.cwd,
 								"updated_at": utc(time.time()),
 							}
@@ -3180,12 +3175,11 @@ class ToolRunner:
 		given, session, settings = call.arguments, call.session, self._settings
 		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
 		own = session and self._directory(call, session)
-		started = "the directory of this session"
+		started, problem, roots = "the directory of this session", "", settings.roots
 		where, cwd = "the working directory of this server", settings.cwd
 		for name, path in ((started, own), ("cwd", given.get("cwd"))):
 			if path:
 				where, cwd = name, path
-		problem, roots = "", settings.roots
 		# What is written there decides what shells and later turns do.
 		homes = above(settings.home) + above(os.path.expanduser("~"))
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
@@ -3203,14 +3197,8 @@ class ToolRunner:
 			raise Failure(
 				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
 			)
-		return Options(
-			cwd,
-			session,
-			given.get("model"),
-			given.get("reasoning_effort"),
-			sandbox,
-			given.get("fork", False),
-		)
+		model, effort = given.get("model"), given.get("reasoning_effort")
+		return Options(cwd, session, model, effort, sandbox, given.get("fork", False))
 
 
 # ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
