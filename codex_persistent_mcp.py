@@ -9,15 +9,14 @@ An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session 
 person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
-The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
-only reader of standard input; *messages* makes JSON-RPC of it; *server* keeps the requests in
-flight. *tools* checks the arguments, *prompts* writes the text, *sessions* gives the call its
-place. *codex process* runs `codex exec`, with just the *rights* that the call may have, or
-*app-server* a turn in a session that is open elsewhere. *turn* folds what Codex reports, *tools*
-makes a result of it, and *transport* is the only writer of standard output.
+The way of one call, through rooms that use only rooms above them: *transport* reads a line,
+*messages* makes JSON-RPC of it, *server* keeps the requests in flight. *tools* checks the
+arguments, *prompts* writes the text, *sessions* gives the call its place. *codex process* runs
+`codex exec` with just the *rights* that the call may have, or *app-server* a turn in a session that
+is open elsewhere. *turn* folds what Codex reports, and *tools* makes a result of it.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
+them, reports progress and decides when to stop. Leaving the iterator ends the run:
 
     a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
                         second apart. On Linux, what has left the group gets SIGTERM first.
@@ -25,12 +24,12 @@ them into the turn, reports progress and decides when to stop. Leaving the itera
     a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
     a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
-session is open elsewhere); for that, `codex app-server`; `codex --version`, once for each
-executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; to look at Codex's
+index of sessions, `codex app-server`; once for each executable, `codex --version`; on macOS `ps`,
+once; for --check, `codex login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, /proc/locks, and the environments
-of this user's processes, to see who started it and what a stopped turn has left.
+the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
+processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
@@ -74,24 +73,24 @@ MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 7_200_000
 # Bytes:
 MAX_MESSAGE = 128 << 20  # of a line from the client; a longer one is refused
 MAX_EVENT = 32 << 20  # of an event; of a longer one only the beginning is read
-MAX_STDERR = 32 << 10  # kept of Codex's stderr, at its beginning and at its end
-MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read either
+MAX_STDERR = 32 << 10  # kept of the beginning of Codex's stderr, and of its end
+MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read
 
 MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
 MAX_RECALLED = 100  # sessions whose last call is kept
 
 # Seconds:
-TICK = 0.05  # a run yields at least this often, so that its call can look at its deadline
+TICK = 0.05  # a run yields at least this often
 LEAVE = 3.0  # for Codex to leave after its turn, or its output, has ended
 FURTHER = 20.0  # for a further turn that Codex begins by itself
 DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
 STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
-ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
-GRACE = 3.0  # for whoever has a session open only for a moment
-TAKE = 45.0  # for whoever has a session open to take a queued message
-LOOK = 1.0  # between two looks at a queued message
+ASK_AGAIN = 2.0  # between two looks at a turn that runs elsewhere
+GRACE = 3.0  # for who has a session open only for a moment
+TAKE = 45.0  # for who has a session open to take a message
+LOOK = 1.0  # between two looks at a message there
 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 Json = Dict[str, Any]
@@ -132,7 +131,6 @@ def name_like(pattern: str, what: str) -> Callable[[str], str | None]:
 
 
 def working_directory(text: str) -> str:
-	"""Reads a directory; "" is where the server was started."""
 	try:
 		path = os.path.expanduser(text) or os.getcwd()
 	except OSError:
@@ -149,7 +147,7 @@ def directories(text: str) -> tuple[str, ...]:
 	return tuple(map(os.path.realpath, paths))
 
 
-#: Options that neither break the protocol nor widen the rights of a review.
+#: Options that neither break the protocol nor widen a review's rights.
 VALUED = "-c|-p|--config|--profile|--enable|--disable|--add-dir|--local-provider|--color"
 FLAGS = "--oss|--strict-config"
 
@@ -160,7 +158,7 @@ def codex_options(text: str) -> tuple[str, ...]:
 
 	try:
 		words = shlex.split(text)
-	except ValueError as error:  # an open quote, or a backslash at the end
+	except ValueError as error:
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
@@ -168,8 +166,8 @@ def codex_options(text: str) -> tuple[str, ...]:
 	return tuple(words)
 
 
-#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
-#: whose ValueError says what the variable takes.
+#: The environment's variables in the order of Settings: name, default, and a reader, whose
+#: ValueError says what the variable takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
@@ -185,7 +183,7 @@ VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 
 
 def read_settings(env: dict[str, str]) -> Settings:
-	"""Reads the settings. An empty value counts as not set."""
+	"""An empty value counts as not set."""
 	values: list[Any] = []
 	problems: list[str] = []
 	for name, default, read in VARIABLES:
@@ -337,7 +335,7 @@ class Control:
 
 
 class Message(NamedTuple):
-	"""A request, or a notification if `id` is None. `params` is an object, {} if left out."""
+	"""A request, or a notification if `id` is None."""
 
 	method: str
 	params: Json
@@ -375,10 +373,8 @@ def objects_in(value: Any, *path: str) -> list[Json]:
 
 
 def json_number(text: str) -> float:
-	"""A number of JSON; if no float holds it, the nearest that can be written again.
-
-	An int of hundreds of digits counts as such: on millions, Python would work for hours. NaN and
-	the like, which Python would take, are refused.
+	"""A number of JSON, or the nearest float: on an int of millions of digits Python would work for
+	hours. Raises ValueError for NaN and the like.
 	"""
 	if len(text) < 400 and not re.search("[.eE]", text):
 		return int(text)
@@ -399,12 +395,12 @@ def load_json(text: str) -> Any:
 
 
 def well_formed(text: str) -> str:
-	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
+	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry."""
 	return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_clean(text: str) -> Any:
-	"""The JSON value in `text`, well formed in all its strings. Raises ValueError."""
+	"""The JSON value in `text`, with well-formed strings. Raises ValueError."""
 	value = load_json(text)
 	if "\\ud" in text or "\\uD" in text:
 		value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
@@ -415,7 +411,7 @@ def quoted(value: Any) -> str:
 	"""A value of the client's, for an error message."""
 	try:
 		return one_line(json.dumps(value, ensure_ascii=False), 100)
-	except RecursionError:  # what could just be read cannot always be written
+	except RecursionError:  # what could be read cannot always be written
 		return "nested too deeply"
 
 
@@ -428,7 +424,7 @@ def decode_line(line: bytes) -> Any:
 
 
 def object_param(params: Json, name: str) -> Json:
-	"""The object `name` in `params`, {} if it is left out. Raises RpcError."""
+	"""The object `name` in `params`, or {}. Raises RpcError."""
 	found = params.get(name)
 	if found is not None and not isinstance(found, dict):
 		raise invalid_params(f'"{name}" must be an object')
@@ -436,10 +432,7 @@ def object_param(params: Json, name: str) -> Json:
 
 
 def read_message(value: Any) -> Message | None:
-	"""Checks one message. Raises RpcError.
-
-	None for one that nobody here waits for: a response, a notification without parameters.
-	"""
+	"""Checks one message; None if nobody here waits for it. Raises RpcError."""
 	if not isinstance(value, dict):
 		raise invalid_request("a message is an object; batches are not supported")
 	if "method" not in value and ("result" in value or "error" in value):
@@ -452,7 +445,7 @@ def read_message(value: Any) -> Message | None:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	if value.get("params") == []:  # how some clients leave it out
+	if value.get("params") == []:  # left out
 		value["params"] = {}
 	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
@@ -463,14 +456,13 @@ WINDOWS = os.name == "nt"
 if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process and all that it starts, to recognise them.
+#: A name and a value in the environment of a process, by which it and its children are known.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
-#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
-#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
-#: lock file, so that the locks last until the command is gone.
+#: the pipe {0} to end: it does when this server dies, since nobody else holds the other end. Then
+#: the watcher stops the group, and on Linux what has left it with the mark. It ignores the signals
+#: by which the group is stopped. It also holds {1}, the lock file, until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -491,7 +483,7 @@ exec "$@"
 
 
 class Watch(NamedTuple):
-	"""What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
+	"""What a watcher needs. Both are below 10: sh(1) names no others."""
 
 	pipe: int
 	locks: int
@@ -524,8 +516,8 @@ def windows(function: str, *arguments: Any) -> int:
 	raise error
 
 
-#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
-#: has the first free name, so that a server in there can find out where it is.
+#: Windows' groups: job objects by the id of the process that each began with. Each has the first
+#: free name, so that a server in there can find out where it is.
 JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
 
@@ -540,7 +532,7 @@ def new_job() -> int:
 
 
 def limit_job(job: int, flags: int) -> None:
-	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
+	"""Sets the limits of a job; with 0x2000 it ends with this server."""
 	import struct
 
 	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
@@ -548,7 +540,7 @@ def limit_job(job: int, flags: int) -> None:
 
 
 def begin_job(process: Any) -> None:
-	"""Puts a process that was started suspended into a job of its own, and lets it run."""
+	"""Puts a suspended process into a job of its own, and lets it run."""
 	ctypes = foreign()
 	job, handle = new_job(), int(process._handle)
 	JOBS[process.pid] = job
@@ -560,7 +552,7 @@ def begin_job(process: Any) -> None:
 
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
-	import subprocess  # a quarter of the server's time to start, and not needed then
+	import subprocess  # slow, and not needed at the start
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
@@ -601,10 +593,7 @@ def signal_group(pid: int, name: str) -> None:
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-	"""On Linux, signals the marked processes outside of a group; whether there are any.
-
-	With "" for a name it only looks.
-	"""
+	"""On Linux, signals marked processes outside of a group ("" only looks); true if any."""
 	marked, found = "=".join(mark).encode(), False
 	for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
 		try:
@@ -618,10 +607,7 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 
 
 def sweep(group: int, strays: bool = True) -> None:
-	"""Ends what is left of a group. Reaps what a container's first process inherits.
-
-	On Windows nothing leaves its group, so without `strays` what is left may stay.
-	"""
+	"""Ends and reaps what is left of a group; on Windows, only with `strays`."""
 	if WINDOWS and group in JOBS:
 		if strays:
 			signal_group(group, "SIGKILL")
@@ -639,8 +625,8 @@ def sweep(group: int, strays: bool = True) -> None:
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
-	closing a pipe waits for a read, and that for whoever holds the other end.
+	"""`pipe`, or on Windows, where closing a pipe waits for its reader, a socket to which a worker
+	copies it.
 	"""
 	if not WINDOWS:
 		return pipe
@@ -679,8 +665,7 @@ LOCKS: dict[int, int] = {}
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
-	that it was lent to are; else until this one is.
+	On Linux, a lock lasts until all that inherited `fd` are gone; on Windows, all it was lent to.
 	"""
 	import errno
 	import struct
@@ -742,10 +727,8 @@ def in_job(name: str) -> bool:
 
 
 def inside(marker: str) -> bool:
-	"""Whether a process with `marker` in its environment is above this one.
-
-	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
-	leads.
+	"""Whether a process with `marker` in its environment is above this one, which may have lost
+	that, but is still in its job or POSIX session.
 	"""
 	if os.environ.get(marker):
 		return True
@@ -769,12 +752,11 @@ def inside(marker: str) -> bool:
 		return False
 
 
-#: On Windows, held while a line goes out.
-LOGGING = threading.Lock()
+LOGGING = threading.Lock()  # on Windows, held while a line goes out
 
 
 def log(text: str) -> None:
-	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	"""A line on standard error; dropped if nobody reads, so that no call waits."""
 	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
 
 	def write() -> None:
@@ -797,7 +779,7 @@ def log(text: str) -> None:
 
 
 def read_lines(stream: Any) -> Iterator[bytes | None]:
-	"""The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
+	"""The client's lines; None is one of over MAX_MESSAGE bytes."""
 	for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
 		if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
 			while line and not line.endswith(b"\n"):
@@ -810,7 +792,7 @@ def read_lines(stream: Any) -> Iterator[bytes | None]:
 class Writer:
 	"""The only writer of standard output. Any worker may call `send`, which never waits.
 
-	The lock of `_changed` guards all fields; only the writer's own worker writes.
+	The lock of `_changed` guards all fields.
 	"""
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
@@ -859,24 +841,22 @@ class Writer:
 
 # ---- turn: events folded into a turn ----
 
-#: A run's own events: a line that is none (`text`), the `head` of one that is too long, progress
-#: (`text`), and the end (`stderr`, `ending`).
+#: A run's own events: a line that is none (`text`), one too long (`head`), progress (`text`), and
+#: the end (`stderr`, `ending`).
 NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
 
 Events = Iterator[Optional[Json]]
 
 
 def say(text: str) -> Json:
-	"""An event that only tells progress."""
 	return {"type": SAY, "text": text}
 
 
 def warning(text: str) -> Json:
-	"""A warning of the answer, as `codex exec` has it."""
 	return {"type": "item.completed", "item": {"type": "error", "message": text}}
 
 
-#: Most bytes of a turn are output of commands and tools, needed only if they failed.
+#: Most of a turn is output of commands and tools, needed only if they failed.
 SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
 GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
 #: What colours a terminal, or sets its title.
@@ -892,8 +872,7 @@ UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
 #: How Codex words the status of an HTTP answer.
 STATUS = r"(?:unexpected|last) status:? "
-#: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
-#: identifiers, paths and numbers.
+#: What a caller can do, by Codex's words; the first match wins.
 ADVICE = {
 	"no rollout found": CHECK_ID + " A session is known in its CODEX_HOME only.",
 	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
@@ -907,10 +886,9 @@ ADVICE = {
 	),
 	r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
 	"|installed node version": (
-		USER + "set CODEX_BIN to the absolute path of Codex itself: its version manager finds no "
-		"version here."
+		USER + "set CODEX_BIN to the path of Codex itself: its version manager finds none here."
 	),
-	"inside a (?:trusted dir|git repo)": "Use another cwd, or ask the user.",
+	"inside a (?:trusted dir|git repo)": "Use another cwd.",
 	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
 		USER + UPDATE + ", or leave out what it does not know."
 	),
@@ -920,7 +898,7 @@ ADVICE = {
 	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
 	"maximum length": SHORTER,
 	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
-		"The user's plan is used up. Wait as long as it says, or ask the user."
+		"The user's plan is used up. Wait as long as it says."
 	),
 	"flagged for|content policy|safety reasons|content_filter|policy violation": (
 		"The model's server refuses this text. Reword it, and " + NEW_SESSION
@@ -930,8 +908,8 @@ ADVICE = {
 	"|closed before resp": "The model's server is in trouble: call again later.",
 	r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
 	"|by cloudflare|network is unreachable": (
-		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for a proxy's "
-		"certificate, go" + ENV
+		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for its certificate, "
+		"go" + ENV
 	),
 	"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b": (
 		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV
@@ -940,9 +918,9 @@ ADVICE = {
 		"Leave model out, or use one that this Codex and account know."
 	),
 }
-#: Errors that pass: of two processes that start, or renew a sign-in.
+#: Errors of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
-#: Notices that come in every turn; and what Codex overcame.
+#: Notices of every turn; and what Codex overcame.
 NOTICE = re.compile(
 	r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
 	"|under-dev|project-local c|falling back from|run .codex exec|configured value"
@@ -961,7 +939,7 @@ NO_SANDBOX = re.compile(
 
 
 def codex_words(text: str) -> str:
-	"""What an error says, without the JSON around it, colours and backtraces."""
+	"""What an error says, without JSON around it, colours and backtraces."""
 	for _ in range(4):
 		start, end = text.find("{"), text.rfind("}") + 1
 		try:
@@ -978,7 +956,7 @@ def codex_words(text: str) -> str:
 
 
 def stderr_words(text: str) -> str:
-	"""What standard error says of a failure, without its noise."""
+	"""What standard error says of a failure."""
 	lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
 	logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
 	noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
@@ -989,7 +967,7 @@ def stderr_words(text: str) -> str:
 
 
 def decode_event(line: bytearray) -> Json | None:
-	"""The event in a line of Codex's output; None if it is not needed."""
+	"""The event in a line of Codex's; None if it is not needed."""
 	if SKIPPED.match(line) and line.endswith(GOOD_ENDS):
 		return None
 	text = line.decode("utf-8", "replace")
@@ -1010,7 +988,7 @@ def failed(item: Json) -> bool:
 
 
 def item_progress(item: Json, finished: bool) -> str:
-	"""The line of progress that an item deserves, or ""."""
+	"""An item's line of progress, or ""."""
 	kind = item.get("type", "")
 	if kind == "command_execution":
 		command = text_in(item, "command")
@@ -1044,7 +1022,7 @@ def item_progress(item: Json, finished: bool) -> str:
 
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
-	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
+	"""The plain verdict in the first line, such as go_with_changes, or ""."""
 	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
@@ -1052,7 +1030,7 @@ def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
-#: How far a turn is; a further turn of the same run makes it RUNNING again.
+#: How far a turn is; a further turn makes it RUNNING again.
 State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
@@ -1069,8 +1047,8 @@ class Turn:
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
 		self.session: str | None = None
-		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
-		#: messages of this one with their phases.
+		#: Answers of turns that have ended (further ones are for goals and hooks), and messages of
+		#: this one with their phases.
 		self.answers: list[str] = []
 		self._said: list[tuple[str, str]] = []
 		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
@@ -1080,7 +1058,7 @@ class Turn:
 		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
 	def fold(self, event: Json) -> str:
-		"""Takes one event; returns progress. Raises Failure: the run must be stopped at once."""
+		"""Takes an event; returns progress. Raises Failure if the run must be stopped at once."""
 		kind, item = event["type"], object_in(event, "item")
 		if kind == "turn.started":
 			if self.state is State.COMPLETED:
@@ -1119,11 +1097,11 @@ class Turn:
 
 	@property
 	def reply(self) -> str | None:
-		"""All answers of the run; None if there is none."""
+		"""All answers of the run, or None."""
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, else the last; before it, the one with the verdict."""
+		"""The message marked as the answer, or the last; before it, the one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1186,13 +1164,13 @@ class Turn:
 		self.session = name
 
 	def result(self) -> None:
-		"""Returns if the turn is a success, else raises Failure or one of its kinds."""
+		"""Raises a Failure unless the turn is a success."""
 		words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
 		if self.state is State.COMPLETED or self.answers:
 			self.session = self.session or self.expected
 			if self.state is not State.COMPLETED:
 				further = "A further turn, for a goal or a hook, did not end"
-				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
+				self.warn(f"{further} ({self.ending}). The answer is the one before.")
 			if self.reply is None:
 				why = f"Codex ended its turn without a message: {words}"
 				raise Failure(why + "\nAsk again, for a written answer.")
@@ -1254,9 +1232,8 @@ def resume_command(home: str, session: str) -> str:
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises Failure.
-
-	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
+	"""The executable that CODEX_BIN stands for, never one in the working directory, which can be
+	anybody's project. Raises Failure.
 	"""
 	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
 	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
@@ -1284,32 +1261,30 @@ def find_codex(name: str) -> str:
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server inside it knows that it is, and strays are found.
+#: Set for Codex: a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-	"""Signals to a run's group, each after so many seconds; with `strays`, what has left the group
-	gets SIGTERM before them.
+	"""Signals to a run's group, each after so many seconds; with `strays`, before them SIGTERM to
+	what has left it.
 	"""
 
 	steps: tuple[tuple[float, str], ...]
 	strays: bool = True
 
 
-#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. Its commands
-#: have left the group; if they end first, their sandboxes clean up.
+#: Only on SIGINT, Codex records the interruption. Its commands have left the group; if they end
+#: first, their sandboxes clean up.
 STOP = Ladder(((0.05, "SIGINT"), (1.0, "SIGTERM"), (2.0, "SIGKILL")))
-#: The client waits no more than half a second.
 LEAVING = Ladder(((0.05, "SIGINT"), (0.25, "SIGKILL")))
-#: The run must not do anything more.
 REFUSED = Ladder(((0.0, "SIGKILL"),))
 #: The turn has ended well: what it left outside the group may be meant to stay.
 FINISHED = Ladder(STOP.steps, strays=False)
 
 
 class Run:
-	"""What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
+	"""What runs one turn. Its caller iterates over `events`, and sets `ladder` meanwhile."""
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
@@ -1319,8 +1294,7 @@ class Run:
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
 
-		Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
-		out of its reach, else Failure.
+		Nothing is left when it ends or is closed. Raises Failure.
 		"""
 		raise NotImplementedError
 
@@ -1330,8 +1304,8 @@ class Run:
 
 
 def start_directory(codex: str, other: str) -> str:
-	"""Where to start Codex: a version manager may find another one outside the server's own."""
-	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
+	"""Where to start Codex: elsewhere, a version manager may find another one."""
+	if WINDOWS:  # where cmd.exe looks for node in its directory first
 		return os.path.dirname(codex)
 	try:
 		return os.getcwd()
@@ -1340,7 +1314,6 @@ def start_directory(codex: str, other: str) -> str:
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
-	"""The pipes that are ready within `patience` seconds."""
 	if selector.get_map():
 		return [key.fileobj for key, _ in selector.select(patience)]
 	time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
@@ -1360,7 +1333,7 @@ class CodexRun(Run):
 		self._open = not prompt  # whether more is to be written later
 		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
 		self._stderr = bytearray()
-		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
+		self._pipes: list[Any] = []  # to be closed, if not the process's own
 
 	def events(self) -> Events:
 		import selectors
@@ -1386,7 +1359,7 @@ class CodexRun(Run):
 		}
 
 	def _read(self, process: Any, selector: Any) -> Events:
-		"""Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
+		"""Feeds the prompt and yields what comes, until all is over or time is up."""
 		from selectors import EVENT_READ, EVENT_WRITE
 
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
@@ -1442,13 +1415,13 @@ class CodexRun(Run):
 		except BlockingIOError:
 			return data
 		except OSError:
-			pass  # Codex has closed its input: its events tell what became of the turn
+			pass  # closed by Codex, whose events tell why
 		if not self._open:
 			pipe.close()
 		return memoryview(b"")
 
 	def _split(self, chunk: bytes) -> Events:
-		"""The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
+		"""The events of the lines that `chunk` completes."""
 		self._line += chunk
 		if b"\n" in chunk:
 			*lines, self._line = self._line.split(b"\n")
@@ -1466,9 +1439,9 @@ class CodexRun(Run):
 			del self._line[4096:]
 
 	def _end(self, process: Any, selector: Any) -> None:
-		"""Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
+		"""Climbs the ladder until Codex is gone, reading on, and sweeps.
 
-		Until the sweep no other group can get the group's number: the watcher is in it.
+		The watcher keeps the group's number until then.
 		"""
 		begin, group, (steps, strays) = clock(), process.pid, self.ladder
 		if strays:
@@ -1484,7 +1457,7 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and clock() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
+		sweep(group, strays)  # the watcher, too, so not before
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
@@ -1524,7 +1497,7 @@ Version = Tuple[int, ...]
 
 
 def above(directory: str) -> list[str]:
-	"""A directory and those above it, links resolved."""
+	"""A directory and those above it, resolved."""
 	found = [os.path.realpath(directory)]
 	while os.path.dirname(found[-1]) != found[-1]:
 		found.append(os.path.dirname(found[-1]))
@@ -1532,7 +1505,7 @@ def above(directory: str) -> list[str]:
 
 
 def config_folders(home: str, cwd: str) -> list[str]:
-	"""Where Codex looks for its configuration, managed first."""
+	"""Codex's folders of configuration, managed first."""
 	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
 	return list(dict.fromkeys(map(os.path.realpath, folders)))
 
@@ -1562,10 +1535,10 @@ def allow_rules(home: str, cwd: str) -> Iterator[str]:
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> list[str]:
-	"""Arguments by which no allow rule lets a command write. Raises Failure if none do."""
+	"""Arguments by which no allow rule lets a command write. Raises Failure."""
 	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
 		return ["-c", "features.exec_policy=false"]
-	# Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
+	# Before 0.154, sub-agents do not inherit it.
 	agents = (0, 125) <= version < (0, 154)
 	ignored = version >= (0, 125) and not (agents and "config_file" in config)
 	for path in allow_rules(home, cwd):
@@ -1622,7 +1595,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 	new = options.fork or not options.session
 	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
-		# A new session that may write would make its directory a trusted one for good.
+		# A new session that may write would make its directory trusted for good.
 		folder = json.dumps(above(cwd)[0], ensure_ascii=False)
 		arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
 	return arguments
@@ -1630,10 +1603,9 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 # ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
-#: proxies, and a Unix socket has none.
+#: RFC 6455's example of a nonce and its proof, and a mask without effect: they protect proxies.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
-#: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
+#: The first bytes of whole frames. A fragment lacks FINAL, and all but the first the kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
 
 Asking = Generator[Optional[Json], None, Json]
@@ -1675,7 +1647,7 @@ class WebSocket:
 		if {link.st_uid, end.st_uid} != {os.geteuid()} or not stat.S_ISSOCK(end.st_mode):
 			raise AppServerError("its control socket is no socket of this user's")
 		self._incoming = self._messages()
-		self._early: bytes | None = b""  # Codex hangs up if frames come before its answer
+		self._early: bytes | None = b""  # frames that must not come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
@@ -1720,7 +1692,7 @@ class WebSocket:
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
-			# Other kinds have no use here, nor have reserved bits, nor a mask (128 in the size).
+			# No use here have other kinds, reserved bits and a mask (128 in the size).
 			odd = kind not in (begin, begin - FINAL, CLOSE, PING, PONG) or size > 127
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
@@ -1738,7 +1710,7 @@ class WebSocket:
 				parts, begin = b"", TEXT
 
 	def _take(self, count: int) -> Generator[Json, None, bytes]:
-		"""The next `count` bytes. Yields {} after each part of them, and each TICK without any."""
+		"""The next `count` bytes. Yields {} after each part, and each TICK without any."""
 		import socket
 
 		data = bytearray()
@@ -2385,13 +2357,12 @@ def session_directory(home: str, session: str) -> str:
 
 # ---- prompts: the attribution line and the text of each tool ----
 
-#: Codex's session picker shows 96 characters of a first message, on 120 columns. This leaves 40 of
-#: them to tell sessions apart.
+#: Codex's session picker shows 96 characters of a first message. This leaves 40 of the request.
 ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-	"""The line that tells Codex, and a person in the picker, which agent sent a message and how."""
+	"""The line that tells Codex, and a person in the picker, who sent a message and how."""
 	client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
 	room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
 	if len(client + origin + tool) > room:
@@ -3217,8 +3188,7 @@ Answer = Callable[[Json], None]
 class Server:
 	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
 
-	`receive` is for the reader alone. The lock guards `_in_flight`, the requests by id: who takes
-	one out, by answering or cancelling, has the last word on it.
+	The lock guards `_in_flight`, the requests by id: who takes one out has the last word on it.
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
@@ -3230,7 +3200,7 @@ class Server:
 		self._in_flight: dict[Any, Call] = {}
 
 	def receive(self, line: bytes | None) -> None:
-		"""Takes one line from the client, None for one that was too long. Never raises."""
+		"""Takes a line from the client, None for one too long. Never raises."""
 		request_id, taken = None, False
 		try:
 			if line is None:
@@ -3249,10 +3219,10 @@ class Server:
 			elif message:
 				self._dispatch(message)
 		except Exception as error:
-			if not isinstance(error, RpcError):  # a fault in here: it costs only this message
+			if not isinstance(error, RpcError):  # a fault in here
 				log(f"internal error: {error!r}")
 				error = RpcError(INTERNAL_ERROR, f"Internal error: {error!r}")
-			# With the id of one in flight it would be taken for the answer to that.
+			# With the id of one in flight, it would answer that.
 			self._send(error.response(None if taken else request_id))
 
 	def close(self, patience: float) -> None:
@@ -3308,7 +3278,7 @@ class Server:
 		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
 
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-		"""Answers a refusal at once, leaves all else to a worker. Raises RpcError."""
+		"""Answers a refusal at once, and leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
 		tool = next((tool for tool in TOOLS if tool.name == name), None)
 		if tool is None:
@@ -3338,7 +3308,7 @@ class Server:
 		work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
 		try:
 			work.start()
-		except RuntimeError:  # the system gives no more threads
+		except RuntimeError:
 			self._runner.abandon(call)
 			self._take(message.id, call)
 			answer(failure("This server is out of threads: wait for other calls to end."))
@@ -3351,18 +3321,16 @@ class Server:
 			if self._take(request_id, call):
 				try:
 					answer(result)
-				except (ValueError, RecursionError) as error:  # it can be read, but not written
+				except (ValueError, RecursionError) as error:
 					answer(failure(f"The answer cannot be sent ({error!r}).", session, self._home))
 
 		if call.arguments.get("background"):
 			call.on_begun = lambda: respond(self._runner.begun(call))
 		try:
 			result, ending, session = self._runner.perform(call)
-		except Exception as error:  # a fault in here must cost no more than this call
+		except Exception as error:  # a fault in here
 			ending = f"internal error: {error!r}"
-			result = failure(
-				f"The server failed ({ending}). Call again; if it keeps failing, tell the user."
-			)
+			result = failure(f"The server failed ({ending}). If it keeps failing, tell the user.")
 		respond(result)
 		spent = clock() - begin
 		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
@@ -3387,13 +3355,13 @@ class Server:
 def serve(settings: Settings) -> None:
 	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
 	while os.open(os.devnull, os.O_RDWR) < 3:
-		pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
-	os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
+		pass  # one of 0, 1, 2 was closed
+	os.closerange(3, 10)  # a Watch needs numbers below 10
 	# A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
 	wake_read, wake_write = os.pipe()
 	if not WINDOWS:
 		os.set_blocking(wake_write, False)
-		for fd in (0, 1):  # a client can have left its own end's setting on them
+		for fd in (0, 1):  # as the client may not have left them
 			os.set_blocking(fd, True)
 	signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 	for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -3413,9 +3381,9 @@ def serve(settings: Settings) -> None:
 					server.receive(line)
 					while not writer.wait_for_room(MAX_UNSENT, 0.2):
 						if poll(0, getattr(select, "POLLRDHUP", 0)):
-							return  # the client has gone, whatever it has not read
+							return  # the client has gone
 		except OSError:
-			pass  # the input cannot be read: as good as its end
+			pass  # as good as its end
 		finally:
 			leave()
 
@@ -3428,7 +3396,7 @@ def serve(settings: Settings) -> None:
 
 
 def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
-	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
+	"""Lines of `--check`: whether all is well, with what, a text, what to add if not."""
 	codex, home, cwd = find_codex(settings.codex), settings.home, settings.cwd
 	good, words = ask_codex(codex, "--version")
 	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
@@ -3457,12 +3425,14 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		windows = "do not see the agent's turns until they are opened again"
 	elif version >= (0, 149):
 		windows = "take the agent's messages"
-	yield True, "windows of `codex resume`", windows, ""
 	managed = os.path.join(MANAGED, "requirements.toml")
-	rules = ", ".join(allow_rules(home, cwd)) or "none"
-	yield True, "rules that lift a sandbox", rules, ""
-	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
-	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
+	for what, text in (
+		("windows of `codex resume`", windows),
+		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
+		("managed requirements", managed if os.path.exists(managed) else ""),
+		("trust of the directory", given_trust(cwd, config)),
+	):
+		yield True, what, text or "none", ""
 	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
@@ -3516,7 +3486,7 @@ def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 
 
 def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
-	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
+	"""The block for Codex's config.toml, which `codex mcp add` cannot set."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
@@ -3529,7 +3499,7 @@ def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 			f"command = {python}",
 			f"args = [{file}]",
 			f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-			"# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
+			"# without this, Codex refuses the tools where nobody can be asked",
 			'default_tools_approval_mode = "approve"',
 			"",
 			f"[mcp_servers.{NAME}.env]",
@@ -3548,18 +3518,14 @@ CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
 def print_config(client: str, settings: Settings) -> int:
-	"""Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
+	"""Prints what registers this file in a client; returns the exit code."""
 	import tempfile
 
 	file = os.path.abspath(globals().get("__file__", ""))
 	folder, name = os.path.split(file)
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
 	if not os.path.isfile(file) or passing:
-		print(
-			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
-			"run that.",
-			file=sys.stderr,
-		)
+		print("Save this as a file codex_persistent_mcp.py, and run that.", file=sys.stderr)
 		return 1
 	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
 	try:
@@ -3576,12 +3542,12 @@ def main() -> int:
 	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
-		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
-	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # not the old code page
+	if os.environ.get("CODEX_HOME"):  # not "~" or a relative path
 		os.environ["CODEX_HOME"] = settings.home
 	if len(sys.argv) == 1:
 		serve(settings)
-	import argparse  # not for the server: it must be there at once
+	import argparse  # slow, and not for the server
 
 	parser = argparse.ArgumentParser(
 		prog="codex_persistent_mcp.py",
