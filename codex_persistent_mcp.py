@@ -482,28 +482,13 @@ exec "$@"
 """
 
 
-class Watch(NamedTuple):
-	"""What a watcher needs. Both are below 10: sh(1) names no others."""
-
-	pipe: int
-	locks: int
-
-
-def watch_pipe() -> int | None:
-	"""The end of a new pipe that watchers read, None without a shell."""
-	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
-
-
-def foreign() -> Any:
-	"""The module ctypes, as Windows has it."""
-	import ctypes
-
-	return ctypes
+#: What a watcher needs, both below 10, since sh(1) names no others: the pipe and the lock file.
+Watch = Tuple[int, int]
 
 
 def windows(function: str, *arguments: Any) -> int:
 	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
-	ctypes = foreign()
+	ctypes: Any = __import__("ctypes")
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
 	# A handle is as wide as a pointer.
@@ -522,15 +507,6 @@ JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
 
 
-def new_job() -> int:
-	for name in JOB_NAMES:
-		try:
-			return windows("CreateJobObjectW", None, name)
-		except (FileExistsError, PermissionError):
-			pass  # of another run, or another user's
-	raise OSError("too many runs")
-
-
 def limit_job(job: int, flags: int) -> None:
 	"""Sets the limits of a job; with 0x2000 it ends with this server."""
 	import struct
@@ -541,8 +517,14 @@ def limit_job(job: int, flags: int) -> None:
 
 def begin_job(process: Any) -> None:
 	"""Puts a suspended process into a job of its own, and lets it run."""
-	ctypes = foreign()
-	job, handle = new_job(), int(process._handle)
+	ctypes: Any = __import__("ctypes")
+	handle, job = int(process._handle), 0
+	for name in JOB_NAMES:
+		try:
+			job = windows("CreateJobObjectW", None, name)
+			break
+		except (FileExistsError, PermissionError):
+			pass  # of another run, or another user's
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
 	windows("AssignProcessToJobObject", job, handle)
@@ -559,7 +541,6 @@ def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) 
 		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
 		options["creationflags"] = 0x08000204
 	elif watch:
-		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
 	if command[0].lower().endswith((".cmd", ".bat")):
@@ -608,20 +589,19 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 
 def sweep(group: int, strays: bool = True) -> None:
 	"""Ends and reaps what is left of a group; on Windows, only with `strays`."""
-	if WINDOWS and group in JOBS:
+	if not WINDOWS:
+		signal_group(group, "SIGKILL")
+		try:
+			while True:
+				os.waitpid(-group, 0)
+		except ChildProcessError:
+			pass
+	elif group in JOBS:
 		if strays:
 			signal_group(group, "SIGKILL")
 		else:
 			limit_job(JOBS[group], 0)
 		windows("CloseHandle", JOBS.pop(group))
-	if WINDOWS:
-		return
-	signal_group(group, "SIGKILL")
-	try:
-		while True:
-			os.waitpid(-group, 0)
-	except ChildProcessError:
-		pass
 
 
 def selectable(pipe: Any) -> Any:
@@ -656,8 +636,6 @@ def poll(fd: int, events: int) -> int:
 	return sum(state for _, state in poller.poll(0))
 
 
-#: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
-F_OFD_SETLK = 37
 #: Windows' locks, named objects instead of bytes: their handles by byte.
 LOCKS: dict[int, int] = {}
 
@@ -667,7 +645,6 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 
 	On Linux, a lock lasts until all that inherited `fd` are gone; on Windows, all it was lent to.
 	"""
-	import errno
 	import struct
 
 	try:
@@ -678,11 +655,11 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 			return True
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-			try:
-				fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+			try:  # F_OFD_SETLK, which Python names from 3.9 on
+				fcntl.fcntl(fd, 37, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
 				return True
 			except OSError as error:
-				if error.errno != errno.EINVAL:  # a kernel without them
+				if error.errno != 22:  # EINVAL, of a kernel without them
 					raise
 		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
 		return True
@@ -692,9 +669,9 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 
 def is_held(path: str) -> bool | None:
 	"""Whether a process has a lock on a file; None where that is not known."""
+	if WINDOWS:
+		return None
 	try:
-		if WINDOWS:
-			return None
 		with open(path, "rb") as file:
 			fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 		return False
@@ -715,7 +692,7 @@ def lend_lock(byte: int, process: Any) -> None:
 
 def in_job(name: str) -> bool:
 	"""Whether this process is in the job of that name."""
-	ctypes = foreign()
+	ctypes: Any = __import__("ctypes")
 	found = ctypes.c_int()
 	try:
 		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
@@ -736,17 +713,14 @@ def inside(marker: str) -> bool:
 		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
-	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
+	leader, mark = str(os.getsid(0)), marker.encode() + b"=[^\0 ]"
 	try:
 		if os.path.isdir("/proc/self"):
 			with open(f"/proc/{leader}/environ", "rb") as file:
 				return bool(re.search(b"(^|\0)" + mark, file.read()))
-		ps = subprocess.run(
-			["ps", "-wwE", "-o", "command=", "-p", str(leader)],
-			stdin=subprocess.DEVNULL,
-			capture_output=True,
-			timeout=5,
-		)
+		command = ["ps", "-wwE", "-o", "command=", "-p", leader]
+		null = subprocess.DEVNULL
+		ps = subprocess.run(command, stdin=null, capture_output=True, timeout=5)
 		return bool(re.search(b" " + mark, ps.stdout))
 	except (OSError, subprocess.SubprocessError):
 		return False
@@ -2131,7 +2105,8 @@ class Codex:
 	"""The Codex CLI of this machine. Any worker may call it."""
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
+		self._settings, self._locks_fd = settings, locks_fd
+		self._pipe = os.pipe()[0] if not WINDOWS and os.path.exists("/bin/sh") else None
 		self._versions: dict[Any, Version] = {}
 
 	def version(self, codex: str) -> Version:
@@ -2145,7 +2120,7 @@ class Codex:
 		return self._versions[key]
 
 	def _watch(self) -> Watch | None:
-		return None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+		return None if self._pipe is None else (self._pipe, self._locks_fd())
 
 	def ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
 		"""Answers from Codex's index of its sessions. Raises OSError, Failure and Stopped."""
