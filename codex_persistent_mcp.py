@@ -207,7 +207,6 @@ class RpcError(Exception):
 		self._body = dict(more, code=code, message=message)
 
 	def response(self, request_id: Any) -> Json:
-		"""The JSON-RPC error response; the id is null if it is not known."""
 		return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
@@ -311,7 +310,6 @@ class Control:
 		self.wake()
 
 	def wake(self) -> None:
-		"""Ends a `pause`."""
 		self._wake.set()
 
 	def check(self) -> None:
@@ -408,7 +406,6 @@ def load_clean(text: str) -> Any:
 
 
 def quoted(value: Any) -> str:
-	"""A value of the client's, for an error message."""
 	try:
 		return one_line(json.dumps(value, ensure_ascii=False), 100)
 	except RecursionError:  # what could be read cannot always be written
@@ -516,7 +513,6 @@ def limit_job(job: int, flags: int) -> None:
 
 
 def begin_job(process: Any) -> None:
-	"""Puts a suspended process into a job of its own, and lets it run."""
 	ctypes: Any = __import__("ctypes")
 	handle, job = int(process._handle), 0
 	for name in JOB_NAMES:
@@ -691,7 +687,6 @@ def lend_lock(byte: int, process: Any) -> None:
 
 
 def in_job(name: str) -> bool:
-	"""Whether this process is in the job of that name."""
 	ctypes: Any = __import__("ctypes")
 	found = ctypes.c_int()
 	try:
@@ -930,7 +925,6 @@ def codex_words(text: str) -> str:
 
 
 def stderr_words(text: str) -> str:
-	"""What standard error says of a failure."""
 	lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
 	logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
 	noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
@@ -941,7 +935,6 @@ def stderr_words(text: str) -> str:
 
 
 def decode_event(line: bytearray) -> Json | None:
-	"""The event in a line of Codex's; None if it is not needed."""
 	if SKIPPED.match(line) and line.endswith(GOOD_ENDS):
 		return None
 	text = line.decode("utf-8", "replace")
@@ -962,7 +955,6 @@ def failed(item: Json) -> bool:
 
 
 def item_progress(item: Json, finished: bool) -> str:
-	"""An item's line of progress, or ""."""
 	kind = item.get("type", "")
 	if kind == "command_execution":
 		command = text_in(item, "command")
@@ -1009,8 +1001,6 @@ State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
 class Turn:
-	"""One turn, folded from its events."""
-
 	def __init__(
 		self,
 		expected: str | None = None,
@@ -1118,7 +1108,6 @@ class Turn:
 				)
 
 	def warn(self, text: str) -> None:
-		"""Notes a warning for the answer, once."""
 		text = codex_words(text)
 		if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
 			return  # no agent is to be advised to have more trust
@@ -1295,8 +1284,6 @@ def wait_for(selector: Any, patience: float) -> list[Any]:
 
 
 class CodexRun(Run):
-	"""One Codex process with all that it starts."""
-
 	#: What makes an event of a line.
 	decode = staticmethod(decode_event)
 
@@ -1382,7 +1369,6 @@ class CodexRun(Run):
 			yield from self._split(b"\n")
 
 	def _feed(self, pipe: Any, data: memoryview) -> memoryview:
-		"""Writes what the pipe takes, and returns the rest."""
 		try:
 			while data:
 				data = data[os.write(pipe.fileno(), data[: 1 << 16]) :]
@@ -1395,7 +1381,6 @@ class CodexRun(Run):
 		return memoryview(b"")
 
 	def _split(self, chunk: bytes) -> Events:
-		"""The events of the lines that `chunk` completes."""
 		self._line += chunk
 		if b"\n" in chunk:
 			*lines, self._line = self._line.split(b"\n")
@@ -1479,7 +1464,6 @@ def above(directory: str) -> list[str]:
 
 
 def config_folders(home: str, cwd: str) -> list[str]:
-	"""Codex's folders of configuration, managed first."""
 	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
 	return list(dict.fromkeys(map(os.path.realpath, folders)))
 
@@ -1611,7 +1595,6 @@ class WebSocket:
 	"""A client's WebSocket over a Unix socket. All methods raise OSError."""
 
 	def __init__(self, path: str) -> None:
-		"""Connects, and asks for the upgrade."""
 		import socket
 		import stat
 
@@ -1638,7 +1621,6 @@ class WebSocket:
 		self._socket.close()
 
 	def send(self, data: bytes, kind: int = TEXT) -> None:
-		"""Sends one message, in one frame."""
 		size = len(data)
 		short, more = (size, 0) if size < 126 else (126, 2) if size < 1 << 16 else (127, 8)
 		head = bytes([kind, 0x80 | short]) + size.to_bytes(8, "big")[8 - more :]
@@ -1718,11 +1700,9 @@ class Pipes(CodexRun):
 		self._incoming.close()
 
 	def send(self, message: bytes) -> None:
-		"""Sends one message, while `receive` waits."""
 		self._unsent = memoryview(bytes(self._unsent) + message + b"\n")
 
 	def receive(self) -> Json:
-		"""The message that comes within TICK, or {}."""
 		ended = {"type": ENDED, "stderr": "", "ending": "before"}
 		message: Json = next(self._incoming, ended) or {}
 		if message.get("type") == ENDED:
@@ -1739,7 +1719,6 @@ class AppServer:
 	_last_id = 0
 
 	def received(self, message: Json) -> Events:
-		"""The events that a message stands for."""
 		return iter(())
 
 	def receive(self) -> Asking:
@@ -1830,7 +1809,6 @@ class LiveRun(AppServer, Run):
 		return WebSocket(self.socket)
 
 	def follow(self) -> Events:
-		"""The events of the next moments."""
 		if self._sent is Sent.OFFERED:
 			yield say(f"Waiting for its turn in the open window of session {self._session}")
 			try:
@@ -1906,7 +1884,6 @@ class LiveRun(AppServer, Run):
 		return sandbox
 
 	def refuse(self, found: str) -> Failure:
-		"""The refusal of rights that were `found`."""
 		return Failure(
 			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
 			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
@@ -2071,7 +2048,6 @@ class QueueRun(LiveRun):
 			yield from super()._withdraw()
 
 	def _look(self) -> Events:
-		"""Reads the newest turns, and tells of ours as a window would."""
 		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
 		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
@@ -2192,7 +2168,6 @@ class Lines:
 		self._lines: dict[str, list[Control]] = {}
 
 	def join(self, key: str, call: Control) -> None:
-		"""Takes the last place in a line."""
 		with self._lock:
 			self._lines.setdefault(key, []).append(call)
 
@@ -2206,12 +2181,10 @@ class Lines:
 			call.pause(PROGRESS_SILENCE)
 
 	def first(self, key: str) -> Control | None:
-		"""Who is served first in a line now."""
 		with self._lock:
 			return self._lines.get(key, [None])[0]
 
 	def leave(self, key: str, call: Control) -> None:
-		"""Gives the place back, and wakes those who are served now."""
 		with self._lock:
 			line = self._lines[key]
 			line.remove(call)
@@ -2239,12 +2212,10 @@ class Locks:
 		self._usable: bool | None = None  # until the file is opened
 
 	def fd(self) -> int:
-		"""The descriptor of the locks, which a process can inherit."""
 		self.lock("0", take=False)  # opens the file
 		return self._fd
 
 	def lend(self, session: str, process: Any) -> None:
-		"""Makes the lock of a session last until its Codex is gone."""
 		lend_lock(self._byte(session), process)
 
 	@staticmethod
@@ -2252,7 +2223,6 @@ class Locks:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
 	def acquire(self, session: str, control: Control) -> None:
-		"""Waits for the session. Raises Stopped."""
 		why = f"Waiting for session {session}, which another server on this machine is using"
 		try:
 			for which in (self.NEXT, self.USE):
@@ -2294,7 +2264,6 @@ class Place:
 			lines.join(session, control)
 
 	def wait(self) -> None:
-		"""Waits until the call may use its session, if it names one. Raises Stopped."""
 		if self._session:
 			why = f"Waiting for an earlier call on session {self._session}"
 			self._lines.wait(self._session, self._control, why)
@@ -2310,7 +2279,6 @@ class Place:
 		self._locks.lend(session, process)
 
 	def leave(self) -> None:
-		"""Gives the place back."""
 		if self._session:
 			if self._lines.first(self._session) is self._control:  # else it never had the lock
 				self._locks.lock(self._session, take=False)
@@ -2575,7 +2543,6 @@ def output_schema(tool: Tool) -> Json:
 
 
 def describe_tools(settings: Settings) -> list[Json]:
-	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
 		turn, title = bool(tool.output), tool.title
@@ -2656,15 +2623,12 @@ def tool_result(*parts: str | None, **more: Any) -> Json:
 
 
 def failure(text: str, session: str | None = None, home: str = "") -> Json:
-	"""The result of a call that failed, with the session if it can be continued."""
 	command = session and resume_command(home, session)
 	told = command and f"session_id: {session}\nresume_command: {command}"
 	return tool_result(text, told, isError=True)
 
 
 class Call:
-	"""A checked call."""
-
 	#: Why it failed, "" if it did not.
 	error = "The server failed."
 	ended = 0.0  # seconds since the epoch
@@ -2687,7 +2651,6 @@ class Call:
 
 
 def given(values: Json) -> Json:
-	"""The values that there are."""
 	return {name: value for name, value in values.items() if value not in (None, "")}
 
 
@@ -2702,7 +2665,6 @@ def success(head: Json, *parts: str, **more: Any) -> Json:
 
 
 def verdict_in(reply: str, verdicts: tuple[str, ...]) -> str:
-	"""The first plain verdict in a reply, or ""."""
 	return next(filter(None, (verdict_of(part, verdicts) for part in reply.split("\n\n"))), "")
 
 
@@ -2835,7 +2797,6 @@ class ToolRunner:
 		return failure(call.error, None if lost else known, home), ending, known
 
 	def begun(self, call: Call) -> Json:
-		"""The result of a call in the background whose turn has begun."""
 		return success(
 			self._head(
 				call.turn.session or "",
@@ -2846,7 +2807,6 @@ class ToolRunner:
 		)
 
 	def _head(self, session: str, **more: Any) -> Json:
-		"""With what all answers begin."""
 		command = resume_command(self._settings.home, session)
 		return {"session_id": session, "resume_command": command, **more}
 
@@ -2894,7 +2854,6 @@ class ToolRunner:
 		return success(self._head(session, stopped=len(calls)))
 
 	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
-		"""Asks Codex's index. Raises Failure and Stopped."""
 		self._asking.join("", control)
 		try:
 			self._asking.wait("", control, "Waiting for other questions to Codex")
@@ -2918,7 +2877,6 @@ class ToolRunner:
 		return thread, turn
 
 	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
-		"""What is told of a session, by the message that opened it."""
 		agent, request, _ = signed(message)
 		lock = os.path.join(self._settings.home, "thread-writer-locks", session + ".lock")
 		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
@@ -2926,7 +2884,6 @@ class ToolRunner:
 		return given(self._head(session, state=state, title=title, agent=agent, **more))
 
 	def _indexed(self, thread: Json) -> Json:
-		"""The same, as Codex's index has it."""
 		return self._entry(
 			text_in(thread, "id"),
 			text_in(thread, "preview"),
@@ -2937,7 +2894,6 @@ class ToolRunner:
 		)
 
 	def _list(self, call: Call) -> Json:
-		"""The newest sessions."""
 		wanted, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
 		cwd = "" if wanted.get("all") else wanted.get("cwd", self._settings.cwd)
 		question = {
@@ -2974,7 +2930,6 @@ class ToolRunner:
 		)
 
 	def _look(self, call: Call) -> Json:
-		"""One session, with the last message and the answer to it."""
 		session, control = call.session or "", call.control
 		end = clock() + call.arguments.get("wait_ms", 0) / 1000
 		while True:
@@ -3201,7 +3156,6 @@ class Server:
 			self._send(error.response(None if taken else request_id))
 
 	def close(self, patience: float) -> None:
-		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
 		with self._lock:
 			self._in_flight.clear()
 		self._runner.close(patience)
@@ -3419,7 +3373,6 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 
 
 def run_check(settings: Settings) -> int:
-	"""Prints what would be used and whether it works; returns the exit code."""
 	home, cwd = settings.home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
@@ -3452,7 +3405,6 @@ def windows_quote(word: str) -> str:
 
 
 def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
-	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
@@ -3484,7 +3436,6 @@ def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 
 
 def json_config(command: list[str], env: dict[str, str], _: str) -> str:
-	"""The entry for clients that are configured with JSON."""
 	server = {"command": command[0], "args": command[1:], "env": env}
 	return json.dumps({"mcpServers": {NAME: server}}, indent=2)
 
@@ -3493,7 +3444,6 @@ CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
 def print_config(client: str, settings: Settings) -> int:
-	"""Prints what registers this file in a client; returns the exit code."""
 	import tempfile
 
 	file = os.path.abspath(globals().get("__file__", ""))
@@ -3514,7 +3464,6 @@ def print_config(client: str, settings: Settings) -> int:
 
 
 def main() -> int:
-	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
 		stream.reconfigure(encoding="utf-8")  # type: ignore  # not the old code page
