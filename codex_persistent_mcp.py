@@ -134,7 +134,7 @@ def working_directory(text: str) -> str:
 	try:
 		path = os.path.expanduser(text) or os.getcwd()
 	except OSError:
-		path = ""  # it is gone
+		path = ""
 	if os.path.isabs(path) and os.path.isdir(path):
 		return path
 	raise ValueError("the absolute path of an existing directory")
@@ -238,7 +238,6 @@ class NobodyTook(SessionBusy):
 	"""Whoever has it open did not take the message, which was withdrawn."""
 
 
-#: Why a call must end before its turn has ended.
 Reason = enum.Enum("Reason", "TIMEOUT CANCELLED STOPPED SHUTDOWN")
 
 
@@ -261,7 +260,7 @@ class Progress:
 	"""What a call is doing, thinned out for a person. Only for the call's worker."""
 
 	def __init__(self, send: Callable[[str], None] | None) -> None:
-		self.latest = "waiting"  # sent or not
+		self.latest = "waiting"
 		self._send = send
 		self._begin = clock()
 		self._sent_at = self._begin - PROGRESS_GAP
@@ -520,7 +519,7 @@ def begin_job(process: Any) -> None:
 			job = windows("CreateJobObjectW", None, name)
 			break
 		except (FileExistsError, PermissionError):
-			pass  # of another run, or another user's
+			pass
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
 	windows("AssignProcessToJobObject", job, handle)
@@ -530,7 +529,7 @@ def begin_job(process: Any) -> None:
 
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
-	import subprocess  # slow, and not needed at the start
+	import subprocess
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
@@ -566,7 +565,7 @@ def signal_group(pid: int, name: str) -> None:
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
-		pass  # nobody is left in the group
+		pass
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
@@ -579,7 +578,7 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 					os.kill(int(pid), getattr(signal, name, 0))
 					found = True
 		except (OSError, ValueError):
-			pass  # no process, not this user's, or gone
+			pass
 	return found
 
 
@@ -683,7 +682,7 @@ def lend_lock(byte: int, process: Any) -> None:
 		if process and byte in LOCKS:
 			windows("DuplicateHandle", -1, LOCKS[byte], int(process._handle), None, 0, 0, 2)
 	except OSError:
-		pass  # it is gone already
+		pass
 
 
 def in_job(name: str) -> bool:
@@ -694,7 +693,7 @@ def in_job(name: str) -> bool:
 		windows("IsProcessInJob", -1, job, ctypes.byref(found))
 		windows("CloseHandle", job)
 	except OSError:
-		pass  # there is none, or not this user's
+		pass
 	return bool(found)
 
 
@@ -830,7 +829,6 @@ SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:
 GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
-#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
@@ -839,7 +837,6 @@ CHECK_ID = "Check session_id, or leave it out."
 USER = "Ask the user to "
 UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
-#: How Codex words the status of an HTTP answer.
 STATUS = r"(?:unexpected|last) status:? "
 #: What a caller can do, by Codex's words; the first match wins.
 ADVICE = {
@@ -1011,14 +1008,12 @@ class Turn:
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
 		self.session: str | None = None
-		#: Answers of turns that have ended (further ones are for goals and hooks), and messages of
-		#: this one with their phases.
 		self.answers: list[str] = []
 		self._said: list[tuple[str, str]] = []
-		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
+		self.commands = self.blocked = 0
 		self.usage: Json | None = None
 		self.warnings: list[str] = []
-		self.error = self.stray = ""  # the last error; the first line that was no event
+		self.error = self.stray = ""
 		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
 	def fold(self, event: Json) -> str:
@@ -1207,18 +1202,12 @@ def find_codex(name: str) -> str:
 			path = os.path.abspath(os.path.join(folder, name + ending))
 			if os.path.isfile(path) and os.access(path, os.X_OK):
 				return path
-	state = (
-		"is not on this server's PATH"
-		if not os.path.dirname(name)
-		else "is a directory"
-		if os.path.isdir(name)
-		else "is not executable"
-		if os.path.exists(name)
-		else "does not exist"
-	)
+	state = "is not on this server's PATH"
+	if os.path.dirname(name):
+		state = "is not an executable file" if os.path.exists(name) else "does not exist"
 	raise Failure(
-		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
-		"or set CODEX_BIN to its absolute path."
+		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), or set "
+		"CODEX_BIN to its absolute path."
 	)
 
 
@@ -1251,7 +1240,6 @@ class Run:
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
-	#: Once there is one.
 	process: Any = None
 
 	def events(self) -> Events:
@@ -1273,7 +1261,7 @@ def start_directory(codex: str, other: str) -> str:
 	try:
 		return os.getcwd()
 	except OSError:
-		return other  # it is gone
+		return other
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
@@ -1284,7 +1272,6 @@ def wait_for(selector: Any, patience: float) -> list[Any]:
 
 
 class CodexRun(Run):
-	#: What makes an event of a line.
 	decode = staticmethod(decode_event)
 
 	def __init__(self, command: list[str], cwd: str, prompt: bytes, watch: Watch | None) -> None:
@@ -1303,10 +1290,8 @@ class CodexRun(Run):
 			cwd = start_directory(self._command[0], self._cwd)
 			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
-			raise Failure(
-				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-				f"{error}. Check whether it starts in a terminal."
-			) from None
+			what = f"Codex ({self._command[0]}) could not be started in {self._cwd}: {error}."
+			raise Failure(what + " Check whether it starts in a terminal.") from None
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1330,7 +1315,7 @@ class CodexRun(Run):
 			self._pipes = [*reading]
 		else:
 			os.set_blocking(process.stdin.fileno(), False)
-		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
+		gone, end = False, float("inf")
 		while True:
 			if self._unsent and WINDOWS:  # where no write takes just what it can at once
 				feed = threading.Thread(target=self._feed, args=(process.stdin, self._unsent))
@@ -1353,7 +1338,7 @@ class CodexRun(Run):
 					if not self._unsent:
 						selector.unregister(pipe)
 					continue
-				chunk = pipe.read(1 << 16)  # what there is; b"" at the end
+				chunk = pipe.read(1 << 16)
 				if not chunk:
 					selector.unregister(pipe)
 					reading.remove(pipe)
@@ -1375,7 +1360,7 @@ class CodexRun(Run):
 		except BlockingIOError:
 			return data
 		except OSError:
-			pass  # closed by Codex, whose events tell why
+			pass
 		if not self._open:
 			pipe.close()
 		return memoryview(b"")
@@ -1444,7 +1429,6 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	finally:
 		events.close()
 	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
-	# 0.77.0 shows a part of the API key.
 	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
@@ -1478,16 +1462,14 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 				with open(path, encoding="utf-8", errors="replace") as file:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
-				raise Failure(
-					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
-				) from None
+				why = f"{USER}make {path} readable: {error.strerror}."
+				raise Failure("What Codex may do is not known. " + why) from None
 
 
 def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
 	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
 	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
-		# A rule without a decision allows.
 		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
 			yield path
 
@@ -1789,7 +1771,7 @@ class LiveRun(AppServer, Run):
 
 	def events(self) -> Events:
 		try:
-			self.transport = self._connect()
+			self.transport = self.transport or WebSocket(self.socket)
 			try:
 				yield from self._join()
 				yield from self._submit()
@@ -1805,9 +1787,6 @@ class LiveRun(AppServer, Run):
 			raise self._failure(str(error)) from None
 		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
-	def _connect(self) -> Any:
-		return WebSocket(self.socket)
-
 	def follow(self) -> Events:
 		if self._sent is Sent.OFFERED:
 			yield say(f"Waiting for its turn in the open window of session {self._session}")
@@ -1822,8 +1801,8 @@ class LiveRun(AppServer, Run):
 	def timed_out(self) -> Failure | None:
 		if self._sent is Sent.NOTHING and self._active:
 			return SessionBusy("The user's own turn there did not end")
-		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
-		return self._failure("it did not end in time") if silent else None
+		over = self._sent in (Sent.WITHDRAWN, Sent.OVER)
+		return None if over else self._failure("it did not end in time")
 
 	def _failure(self, why: str) -> Failure:
 		if self._sent is Sent.NOTHING:
@@ -1842,7 +1821,7 @@ class LiveRun(AppServer, Run):
 		loaded = (yield from self.ask("thread/loaded/list")).get("data")
 		if not isinstance(loaded, list) or self._session not in loaded:
 			raise AppServerError("it does not have this session open")
-		while True:  # asked again after each wait: the person may have changed settings
+		while True:  # asked again after each wait, as settings may have changed
 			# Any further parameter would change them.
 			session = yield from self._ask("thread/resume", excludeTurns=True)
 			if text_in(session, "thread", "id") != self._session:
@@ -1900,11 +1879,9 @@ class LiveRun(AppServer, Run):
 	def _submit(self) -> Events:
 		self._sent = Sent.OFFERED
 		try:
-			yield from self._ask(
-				"thread/queue/add",
-				clientUserMessageId=self._message_id,
-				input=[{"type": "text", "text": self._prompt}],
-			)
+			text = [{"type": "text", "text": self._prompt}]
+			sent = self._ask("thread/queue/add", clientUserMessageId=self._message_id, input=text)
+			yield from sent
 		except Refused as refused:
 			self._sent = Sent.NOTHING
 			if "maximum length" in str(refused):
@@ -1934,7 +1911,7 @@ class LiveRun(AppServer, Run):
 			if self._turn_id and self._sent is not Sent.OVER:
 				for process in filter(None, self._processes.values()):
 					yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
-		except (OSError, AppServerError, Failure) as error:
+		except (OSError, Failure) as error:
 			log(f"a turn in session {self._session} may not have been stopped: {error}")
 
 	def received(self, message: Json) -> Events:
@@ -1943,11 +1920,8 @@ class LiveRun(AppServer, Run):
 		if not method or text_in(params, "threadId") != self._session:
 			return
 		if "id" in message:  # a request: to approve is the person's right
-			yield say(
-				"Codex asks for approval, which only the user can give, in "
-				f"{resume_command(self._home, self._session)}: "
-				f"{text_in(params, 'command') or method}"
-			)
+			where, what = resume_command(self._home, self._session), text_in(params, "command")
+			yield say(f"Codex asks for the user's approval in {where}: {what or method}")
 		elif method == "thread/status/changed":
 			self._active = text_in(params, "status", "type") == "active"
 		elif method == "warning" and self._sent is not Sent.NOTHING:
@@ -1955,14 +1929,11 @@ class LiveRun(AppServer, Run):
 		elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
 			new = object_in(params, "threadSettings")
 			self._check_rights(text_in(new, "sandboxPolicy", "type"), new)
-		if (
-			method == "item/started"
-			and self._sent is Sent.OFFERED
-			and text_in(params, "item", "clientId") == self._message_id
-		):
-			self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
-			yield {"type": "turn.started"}
 		turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
+		ours = text_in(params, "item", "clientId") == self._message_id
+		if ours and method == "item/started" and self._sent is Sent.OFFERED:
+			self._sent, self._turn_id = Sent.TAKEN, turn_id
+			yield {"type": "turn.started"}
 		if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 			yield from self._of_our_turn(method, params)
 
@@ -1984,12 +1955,10 @@ class LiveRun(AppServer, Run):
 			yield {"type": "error", "message": text_in(params, "error", "message")}
 		elif method == "turn/completed":
 			self._sent, status = Sent.OVER, text_in(params, "turn", "status")
+			words = text_in(params, "turn", "error", "message") or f"the turn was {status} there"
 			if status == "completed":
 				yield {"type": "turn.completed", "usage": self._usage}
 			else:
-				words = (
-					text_in(params, "turn", "error", "message") or f"the turn was {status} there"
-				)
 				yield {"type": "turn.failed", "error": {"message": words}}
 
 
@@ -2005,14 +1974,11 @@ class QueueRun(LiveRun):
 	) -> None:
 		"""`certain` if the holder has had time to show that it stays."""
 		super().__init__(home, options, prompt)
-		self._pipes, self._certain = pipes, certain
+		self.transport, self._certain = pipes, certain
 		self._lock = os.path.join(home, "thread-writer-locks", self._session + ".lock")
 		self._due = 0.0  # when the message is to be withdrawn
-		self._told = 0  # items of our turn
+		self._told = 0
 		self._gone = 0  # looks at which nobody had the session open
-
-	def _connect(self) -> Any:
-		return self._pipes
 
 	def _join(self) -> Events:
 		yield from self.greet()
@@ -2051,10 +2017,8 @@ class QueueRun(LiveRun):
 		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
 		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
-		self._active = any(
-			turn.get("status") == "interrupted" and not turn.get("completedAt")
-			for turn in turns[:1]
-		)
+		last = turns[0] if turns else {}
+		self._active = last.get("status") == "interrupted" and not last.get("completedAt")
 		for turn in turns:
 			turn_id, items = text_in(turn, "id"), objects_in(turn, "items")
 			for item in items:
@@ -2063,14 +2027,14 @@ class QueueRun(LiveRun):
 					yield from self._begun()
 					yield {"type": "turn.started"}
 					yield say("Codex is working on it in the session that is open elsewhere")
-					return (yield from self._look())  # with all items
+					return (yield from self._look())
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
 				self._told = len(items)
 				if turn.get("completedAt"):
 					yield from self._of_our_turn("turn/completed", {"turn": turn})
-				elif turn is not turns[0]:
+				elif turn is not last:
 					raise AppServerError("its turn has broken off")
 
 
@@ -2145,15 +2109,13 @@ class Codex:
 				raise live.refuse("rights that cannot be seen from here")
 			if soon:
 				return  # to a `codex exec`, or a window that is just being opened
-			freed = "at once" if version < (0, 157) else "within a minute"
-			failure = Failure(
-				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
-				f"then free {freed}."
-			)
 			if waited < 0 or version < (0, 149):
-				raise failure
-			pipes = Pipes(codex, watch)
-			yield QueueRun(home, options, prompt, pipes, waited > TAKE)
+				freed = "at once" if version < (0, 157) else "within a minute"
+				raise Failure(
+					f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
+					f"then free {freed}."
+				)
+			yield QueueRun(home, options, prompt, Pipes(codex, watch), waited > TAKE)
 
 
 # ---- sessions: who may use a session now ----
@@ -2206,13 +2168,12 @@ class Locks:
 
 	def __init__(self, home: str) -> None:
 		self._path = os.path.join(home, NAME + ".lock")
-		# A number below 10, as a Watch needs.
 		self._fd = os.open(os.devnull, os.O_RDWR)
 		self._lock = threading.Lock()  # guards _usable
-		self._usable: bool | None = None  # until the file is opened
+		self._usable: bool | None = None
 
 	def fd(self) -> int:
-		self.lock("0", take=False)  # opens the file
+		self.lock("0", take=False)
 		return self._fd
 
 	def lend(self, session: str, process: Any) -> None:
@@ -2571,7 +2532,6 @@ def describe_tools(settings: Settings) -> list[Json]:
 	return described
 
 
-#: How models write what is true or false.
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -2629,9 +2589,8 @@ def failure(text: str, session: str | None = None, home: str = "") -> Json:
 
 
 class Call:
-	#: Why it failed, "" if it did not.
 	error = "The server failed."
-	ended = 0.0  # seconds since the epoch
+	ended = 0.0
 
 	def __init__(
 		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
@@ -2640,9 +2599,8 @@ class Call:
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
 		self.forked_from = self.session if arguments.get("fork") else None
-		self.turn = Turn(self.session)  # of the latest attempt
-		self.notes: list[str] = []  # warnings of ours
-		#: Called when Codex has begun the turn.
+		self.turn = Turn(self.session)
+		self.notes: list[str] = []
 		self.on_begun = lambda: None
 
 	def own_session(self) -> str | None:
@@ -2714,13 +2672,12 @@ class ToolRunner:
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-		self._asking = Lines(2)  # of who asks Codex's index
+		self._asking = Lines(2)
 		self._changed = threading.Condition()  # guards the next three
 		self._calls: list[Call] = []
 		self._ended: dict[str, Call] = {}  # the last one in each of the newest sessions
 		self._closed = False
-		self._told: set[str] = set()  # notices passed on
-		#: What is listed of the sessions that were opened here.
+		self._told: set[str] = set()
 		self._opened: dict[str, Json] = {}
 		self._nested: bool | None = None
 
@@ -2900,7 +2857,7 @@ class ToolRunner:
 			"limit": limit,
 			"sortKey": "updated_at",
 			"sourceKinds": ["cli", "vscode", "exec", "appServer"],
-			"modelProviders": [],  # of all
+			"modelProviders": [],
 			"useStateDbOnly": True,  # else it reads their files
 			**({"cwd": cwd} if cwd else {}),
 		}
@@ -3011,7 +2968,7 @@ class ToolRunner:
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
 		expected = None if options.fork else options.session
 		call.turn = turn = Turn(expected, options.sandbox, call.tool.verdicts)
-		over: float | None = None  # since when there is an answer
+		over: float | None = None
 		progress, events = call.control.progress, run.events()  # type: Progress, Any
 		progress.say("Starting Codex")
 		try:
@@ -3110,7 +3067,7 @@ REVISION, ABILITIES, CLIENT, INFO = (
 )
 SERVER = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
 ABOUT: Json = {"capabilities": {"tools": {}}, "instructions": INSTRUCTIONS}
-CACHED = {"ttlMs": 300_000, "cacheScope": "private"}  # it changes only with the environment
+CACHED = {"ttlMs": 300_000, "cacheScope": "private"}
 
 Answer = Callable[[Json], None]
 
@@ -3125,7 +3082,7 @@ class Server:
 		self._runner, self._home = ToolRunner(settings), settings.home
 		self._tools = describe_tools(settings)
 		self._send = send
-		self._client = ""  # its name, of the legacy era
+		self._client = ""
 		self._lock = threading.Lock()
 		self._in_flight: dict[Any, Call] = {}
 
@@ -3149,7 +3106,7 @@ class Server:
 			elif message:
 				self._dispatch(message)
 		except Exception as error:
-			if not isinstance(error, RpcError):  # a fault in here
+			if not isinstance(error, RpcError):
 				log(f"internal error: {error!r}")
 				error = RpcError(INTERNAL_ERROR, f"Internal error: {error!r}")
 			# With the id of one in flight, it would answer that.
@@ -3257,7 +3214,7 @@ class Server:
 			call.on_begun = lambda: respond(self._runner.begun(call))
 		try:
 			result, ending, session = self._runner.perform(call)
-		except Exception as error:  # a fault in here
+		except Exception as error:
 			ending = f"internal error: {error!r}"
 			result = failure(f"The server failed ({ending}). If it keeps failing, tell the user.")
 		respond(result)
@@ -3284,7 +3241,7 @@ class Server:
 def serve(settings: Settings) -> None:
 	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
 	while os.open(os.devnull, os.O_RDWR) < 3:
-		pass  # one of 0, 1, 2 was closed
+		pass
 	os.closerange(3, 10)  # a Watch needs numbers below 10
 	# A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
 	wake_read, wake_write = os.pipe()
@@ -3310,9 +3267,9 @@ def serve(settings: Settings) -> None:
 					server.receive(line)
 					while not writer.wait_for_room(MAX_UNSENT, 0.2):
 						if poll(0, getattr(select, "POLLRDHUP", 0)):
-							return  # the client has gone
+							return
 		except OSError:
-			pass  # as good as its end
+			pass
 		finally:
 			leave()
 
@@ -3467,11 +3424,11 @@ def main() -> int:
 	settings = read_settings(dict(os.environ))
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
 		stream.reconfigure(encoding="utf-8")  # type: ignore  # not the old code page
-	if os.environ.get("CODEX_HOME"):  # not "~" or a relative path
+	if os.environ.get("CODEX_HOME"):
 		os.environ["CODEX_HOME"] = settings.home
 	if len(sys.argv) == 1:
 		serve(settings)
-	import argparse  # slow, and not for the server
+	import argparse
 
 	parser = argparse.ArgumentParser(
 		prog="codex_persistent_mcp.py",
