@@ -275,7 +275,6 @@ class Progress:
 		self.tick()
 
 	def tick(self) -> None:
-		"""Sends what is due: a text half a second old, or a sign of life."""
 		now = clock()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
@@ -332,8 +331,6 @@ class Control:
 
 
 class Message(NamedTuple):
-	"""A request, or a notification if `id` is None."""
-
 	method: str
 	params: Json
 	id: Any
@@ -352,19 +349,16 @@ def value_in(value: Any, *path: str) -> Any:
 
 
 def text_in(value: Any, *path: str) -> str:
-	"""The same, if it is a string, or ""."""
 	found = value_in(value, *path)
 	return found if isinstance(found, str) else ""
 
 
 def object_in(value: Any, *path: str) -> Json:
-	"""The same, if it is an object, or {}."""
 	found = value_in(value, *path)
 	return found if isinstance(found, dict) else {}
 
 
 def objects_in(value: Any, *path: str) -> list[Json]:
-	"""The objects in the array at `path`, or []."""
 	found = value_in(value, *path)
 	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
@@ -384,7 +378,6 @@ DECODER = json.JSONDecoder(
 
 
 def load_json(text: str) -> Any:
-	"""The JSON value in `text`. Raises ValueError."""
 	try:
 		return DECODER.decode(text)
 	except RecursionError:
@@ -623,7 +616,6 @@ def selectable(pipe: Any) -> Any:
 
 
 def poll(fd: int, events: int) -> int:
-	"""What poll(2) tells of `fd` now; 0 on Windows."""
 	if WINDOWS:
 		return 0
 	poller = select.poll()
@@ -905,7 +897,6 @@ NO_SANDBOX = re.compile(
 
 
 def codex_words(text: str) -> str:
-	"""What an error says, without JSON around it, colours and backtraces."""
 	for _ in range(4):
 		start, end = text.find("{"), text.rfind("}") + 1
 		try:
@@ -1056,7 +1047,6 @@ class Turn:
 
 	@property
 	def reply(self) -> str | None:
-		"""All answers of the run, or None."""
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
@@ -1156,8 +1146,6 @@ class Turn:
 
 
 class Options(NamedTuple):
-	"""What a turn is given; None leaves the choice to Codex."""
-
 	cwd: str
 	session: str | None = None
 	model: str | None = None
@@ -1255,11 +1243,10 @@ class Run:
 
 
 def start_directory(codex: str, other: str) -> str:
-	"""Where to start Codex: elsewhere, a version manager may find another one."""
 	if WINDOWS:  # where cmd.exe looks for node in its directory first
 		return os.path.dirname(codex)
 	try:
-		return os.getcwd()
+		return os.getcwd()  # elsewhere, a version manager may find another Codex
 	except OSError:
 		return other
 
@@ -1440,7 +1427,6 @@ Version = Tuple[int, ...]
 
 
 def above(directory: str) -> list[str]:
-	"""A directory and those above it, resolved."""
 	found = [os.path.realpath(directory)]
 	while os.path.dirname(found[-1]) != found[-1]:
 		found.append(os.path.dirname(found[-1]))
@@ -1552,7 +1538,6 @@ Asking = Generator[Optional[Json], None, Json]
 
 
 def snake_case(name: str) -> str:
-	"""`agentMessage` as `codex exec` writes it: `agent_message`."""
 	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
@@ -1565,7 +1550,6 @@ class Refused(AppServerError):
 
 
 def decode_message(line: Any) -> Json | None:
-	"""The message in a line of an app-server's output; None if it is none."""
 	try:
 		message = load_clean(line.decode("utf-8", "replace"))
 	except ValueError:
@@ -2168,7 +2152,7 @@ class Locks:
 
 	def __init__(self, home: str) -> None:
 		self._path = os.path.join(home, NAME + ".lock")
-		self._fd = os.open(os.devnull, os.O_RDWR)
+		self._fd = os.open(os.devnull, os.O_RDWR)  # below 10, as a Watch needs
 		self._lock = threading.Lock()  # guards _usable
 		self._usable: bool | None = None
 
@@ -2176,26 +2160,13 @@ class Locks:
 		self.lock("0", take=False)
 		return self._fd
 
-	def lend(self, session: str, process: Any) -> None:
-		lend_lock(self._byte(session), process)
-
 	@staticmethod
-	def _byte(session: str) -> int:
+	def byte(session: str) -> int:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
-
-	def acquire(self, session: str, control: Control) -> None:
-		why = f"Waiting for session {session}, which another server on this machine is using"
-		try:
-			for which in (self.NEXT, self.USE):
-				while not self.lock(session, which):
-					control.progress.say(why)
-					control.pause(0.05)
-		finally:
-			self.lock(session, self.NEXT, take=False)
 
 	def lock(self, session: str, which: int = USE, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = self._byte(session) + which
+		byte = self.byte(session) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2225,19 +2196,26 @@ class Place:
 			lines.join(session, control)
 
 	def wait(self) -> None:
-		if self._session:
-			why = f"Waiting for an earlier call on session {self._session}"
-			self._lines.wait(self._session, self._control, why)
-			self._locks.acquire(self._session, self._control)
+		session, control, locks = self._session, self._control, self._locks
+		if session:
+			why = "Waiting for an earlier call on session " + session
+			self._lines.wait(session, control, why)
+			why = f"Waiting for session {session}, which another server on this machine is using"
+			try:
+				for which in (locks.NEXT, locks.USE):
+					while not locks.lock(session, which):
+						control.progress.say(why)
+						control.pause(TICK)
+			finally:
+				locks.lock(session, locks.NEXT, take=False)
 
 	def take(self, session: str, process: Any) -> None:
-		"""Takes the session that a process has begun, so that the next call waits."""
 		if session != self._session:
 			self.leave()
 			self._session = session
 			self._lines.join(session, self._control)
 			self._locks.lock(session)
-		self._locks.lend(session, process)
+		lend_lock(self._locks.byte(session), process)
 
 	def leave(self) -> None:
 		if self._session:
@@ -2308,7 +2286,6 @@ class Tool(NamedTuple):
 	verdicts: tuple[str, ...] = ()
 
 	def prompt(self, arguments: Json) -> str:
-		"""The request first, where the picker shows it, then the parts that are not empty."""
 		if not self.verdicts:
 			return arguments["prompt"]
 		parts = [
@@ -2795,7 +2772,6 @@ class ToolRunner:
 			self._changed.wait_for(lambda: not self._calls, patience)
 
 	def _in(self, session: str) -> list[Call]:
-		"""The calls that run in a session, or wait to."""
 		with self._changed:
 			return [
 				call for call in self._calls if call.tool.output and call.own_session() == session
@@ -3099,8 +3075,11 @@ class Server:
 				taken = request_id in self._in_flight
 			message = read_message(value)
 			if message and message.id is None:
-				if message.method == "notifications/cancelled":
-					self._cancel(message.params.get("requestId"))
+				cancelled = message.params.get("requestId")
+				if message.method == "notifications/cancelled" and is_id(cancelled):
+					call = self._in_flight.get(cancelled)
+					if call and self._take(cancelled, call):
+						call.control.stop(Reason.CANCELLED)
 			elif message and taken:
 				raise invalid_request("a request with this id is still in flight")
 			elif message:
@@ -3141,7 +3120,11 @@ class Server:
 		elif method == "server/discover":
 			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
 		elif method == "initialize":
-			revision = self._initialize(params)
+			revision = params.get("protocolVersion")
+			if not isinstance(revision, str):
+				raise invalid_params('"protocolVersion" must be a string')
+			revision = revision if revision in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
+			self._client = text_in(params, "clientInfo", "name")
 			answer({"protocolVersion": revision, "serverInfo": SERVER, **ABOUT})
 		elif method == "ping" and not modern:
 			answer({})
@@ -3156,13 +3139,6 @@ class Server:
 		if not isinstance(asked, str) or not isinstance(abilities, dict):
 			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
-	def _initialize(self, params: Json) -> str:
-		wanted = params.get("protocolVersion")
-		if not isinstance(wanted, str):
-			raise invalid_params('"protocolVersion" must be a string')
-		self._client = text_in(params, "clientInfo", "name")
-		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
-
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
 		"""Answers a refusal at once, and leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
@@ -3175,15 +3151,11 @@ class Server:
 		def tell(text: str) -> None:
 			nonlocal told
 			told += 1
+			what = {"progressToken": token, "progress": told, "message": text}
 			with self._lock:
 				if self._in_flight.get(message.id) is call:
-					self._send(
-						{
-							"jsonrpc": "2.0",
-							"method": "notifications/progress",
-							"params": {"progressToken": token, "progress": told, "message": text},
-						}
-					)
+					notification = {"method": "notifications/progress", "params": what}
+					self._send({"jsonrpc": "2.0", **notification})
 
 		try:
 			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
@@ -3228,11 +3200,6 @@ class Server:
 			if mine:
 				del self._in_flight[request_id]
 			return mine
-
-	def _cancel(self, request_id: Any) -> None:
-		call = self._in_flight.get(request_id) if is_id(request_id) else None
-		if call is not None and self._take(request_id, call):
-			call.control.stop(Reason.CANCELLED)
 
 
 # ---- command line ----
