@@ -121,7 +121,7 @@ def test_a_success_is_complete_as_structure_and_as_text(bench: Bench, tool: str)
         "usage",
         "warnings",
     }
-    assert structured["resume_command"] == "codex resume " + structured["session_id"]
+    assert structured["resume_command"] == bench.resume(structured["session_id"])
     assert structured["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     assert "Model metadata" in structured["warnings"][0]
     (block,) = result["content"]
@@ -173,7 +173,7 @@ def test_a_failure_is_text_alone_and_names_the_session(bench: Bench, tool: str) 
     text = refused(client, dict(TOOLS[tool].required, **{first: steps}), tool)
     assert "the model is on fire" in text
     found = re.search("codex resume ([0-9a-f-]{36})", text)
-    assert found and text.count(found.group(1)) >= 2
+    assert found and text.count(found.group(1)) >= 2 and bench.resume(found.group(1)) in text
 
 
 # Checks of arguments ------------------------------------------------------------------------------
