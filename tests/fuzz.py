@@ -290,10 +290,10 @@ class Maker:
 
     def arguments(self, tool: Any) -> Dict[str, Any]:
         """The arguments of a call, good ones but for chance."""
-        r = self.random
+        r, known = self.random, TOOLS.get(tool, TOOLS[CHAT])
         good: Dict[str, Any] = {
             name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000])
-            for name in TOOLS.get(tool, TOOLS[CHAT]).required
+            for name in known.required
         }
         for name, value in (
             ("session_id", r.choice(SESSIONS)),
@@ -303,8 +303,12 @@ class Maker:
             ("reasoning_effort", "low"),
             ("sandbox", "read-only"),
             ("constraints", "c"),
+            ("background", True),
+            ("all", True),
+            ("limit", 3),
+            ("wait_ms", 100),
         ):
-            if r.random() < 0.12:
+            if r.random() < 0.12 and (known.text or name in known.arguments):
                 good[name] = value
         if r.random() < 0.85:  # most are refused, so that few processes are started
             for _ in range(r.randrange(1, 3)):
@@ -955,11 +959,7 @@ def check_stream(stream: Stream) -> str:
         raise Violation(f"the turn took {took:.1f} s")
     if ended != "success" and not text.strip():
         raise Violation("a failure without a word")
-    if not (
-        turn.session is None
-        or isinstance(turn.session, str)
-        and UUID.fullmatch(turn.session)
-    ):
+    if not (turn.session is None or isinstance(turn.session, str) and UUID.fullmatch(turn.session)):
         raise Violation(f"session_id is {turn.session!r}")
     if not (turn.reply is None or isinstance(turn.reply, str)):
         raise Violation(f"reply is {turn.reply!r}")
