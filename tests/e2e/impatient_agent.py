@@ -1,4 +1,4 @@
-"""An agent of openai-agents, which gives up on a call after 5 s; prints what its model saw, as JSON.
+"""An agent of openai-agents, which gives up on a call after 5 s; prints what its model saw.
 
 Run by the framework's virtual environment: `impatient_agent.py {"command": ..., "args": ...,
 "env": ..., "steps": [[TOOL, ARGUMENTS, AGAIN], ...]}`. The model is a script: it calls one tool
