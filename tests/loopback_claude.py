@@ -83,13 +83,17 @@ def answer(body: Dict[str, Any]) -> Dict[str, Any]:
         arguments = arguments.replace("SESSION", sessions[-1])
     name = next((name for name in names if name.endswith(wanted)), None)
     use = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}"}
-    searched = any(
-        block.get("name") == "ToolSearch" for m in body["messages"][-2:] for block in blocks(m)
-    )
-    if name is None and "ToolSearch" in names and not searched:
-        words = re.search(r"^CLAUDE:SEARCH (.*)$", last, re.MULTILINE)
-        query = words.group(1) if words else wanted
-        return dict(use, name="ToolSearch", input={"query": query, "max_results": 5})
+    if name is None and "ToolSearch" in names:
+        words = re.findall(r"^CLAUDE:SEARCH (.*)$", last, re.MULTILINE)
+        asked = [
+            block["input"].get("query")
+            for m in body["messages"]
+            for block in blocks(m)
+            if block.get("name") == "ToolSearch"
+        ]
+        for query in (*words, wanted):
+            if query not in asked:
+                return dict(use, name="ToolSearch", input={"query": query, "max_results": 5})
     return dict(use, name=name or wanted, input=json.loads(arguments))
 
 
