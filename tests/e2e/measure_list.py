@@ -32,6 +32,8 @@ from tools import SESSIONS  # noqa: E402
 
 #: Seconds that a list may take.
 AIM = 1.0
+#: The message of the session that is copied; each copy has another one.
+ASKED = "MODEL:SAY An answer."
 #: Seconds for Codex to put all sessions into its index.
 INDEXED = 600.0
 #: The oldest session is so many seconds old; the newest was used a minute ago.
@@ -76,7 +78,7 @@ def fill(real: Real, pattern: str, count: int, directories: int) -> List[Session
             )
         )
         text = "\n".join(json.dumps(dict(line, timestamp=iso(used) + ".000Z")) for line in lines)
-        text = text.replace(old, id).replace("A question", title)
+        text = text.replace(old, id).replace(ASKED, title)
         text = text.replace(json.dumps(real.work)[1:-1], json.dumps(cwd)[1:-1])
         text = text.replace(lines[0]["payload"]["timestamp"], iso(used) + ".000Z")
         day = datetime.datetime.fromtimestamp(used)
@@ -141,7 +143,7 @@ def main() -> int:
         # One home to make the pattern in, so that the other has an index that knows nothing yet.
         maker.work = real.work
         maker.env["CODEX_MCP_CWD"] = real.work
-        session_of(maker.start().chat("A question\nMODEL:SAY An answer."))
+        session_of(maker.start().chat(ASKED))
         made = fill(real, maker.rollouts()[0], options.sessions, options.directories)
         took = index(real, options.sessions)
         print(

@@ -57,15 +57,6 @@ def look(client: Client, session: str, **more: Any) -> Dict[str, Any]:
     return found
 
 
-def known(client: Client, token: Any) -> str:
-    """The session of a call that asked for progress, as soon as the server knows it."""
-
-    def told() -> Any:
-        return re.findall(f"codex resume ({UUID})", json.dumps(client.progress(token)))
-
-    return str(client.wait_for(told, "session in the progress")[0])
-
-
 def running(real: Real, client: Client, prompt: str, **arguments: Any) -> Any:
     """Starts a call whose model is silent for a minute; returns its id once the model is asked."""
     asked = len(real.model.requests)
