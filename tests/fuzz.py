@@ -652,7 +652,7 @@ class Maker:
                 {"type": "userMessage", "content": [{"type": "text", "text": asked}]},
                 {"type": "reasoning", "summary": []},
             ]
-            + (said if status == "completed" else []),
+            + (said if status == "completed" or r.random() < 0.5 else []),
         }
 
     def spoilt(self, value: Any) -> Any:
@@ -1079,7 +1079,7 @@ def check_stream(stream: Stream) -> str:
 #: The members of an entry, and of the answer for one session, that are texts.
 ENTRY = {"session_id", "resume_command", "title", "agent", "cwd", "updated_at", "state"}
 ONE = ENTRY | {"asked", "reply", "verdict", "error"}
-#: A runner for each list and session, in whose place the index answers.
+#: Runs codex_sessions with these answers.
 Runner = Callable[[Answers], Dict[str, Any]]
 
 
@@ -1087,10 +1087,10 @@ def index_runner(root: str) -> Runner:
     """Runs codex_sessions of the program with these answers, without a process."""
     settings = program.read_settings(environment(root, 1))
     (tool,) = [tool for tool in program.TOOLS if tool.name == FIND]
+    runner = program.ToolRunner(settings)
+    runner._nested = False
 
     def run(case: Answers) -> Dict[str, Any]:
-        runner = program.ToolRunner(settings)
-        runner._nested = False
         runner._ask = lambda control, *questions: json.loads(case.found)
         arguments = {"session_id": case.session} if case.session else {"all": True}
         result: Dict[str, Any] = runner.perform(runner.accept(tool, arguments, "fuzz", None))[0]
