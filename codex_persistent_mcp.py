@@ -9,14 +9,15 @@ An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session 
 person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
-The way of one call, through rooms that use only rooms above them: *transport* reads a line,
-*messages* makes JSON-RPC of it, *server* keeps the requests in flight. *tools* checks the
-arguments, *prompts* writes the text, *sessions* gives the call its place. *codex process* runs
-`codex exec` with just the *rights* that the call may have, or *app-server* a turn in a session that
-is open elsewhere. *turn* folds what Codex reports, and *tools* makes a result of it.
+The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
+only reader of standard input; *messages* makes JSON-RPC of it; *server* keeps the requests in
+flight. *tools* checks the arguments, *prompts* writes the text, *sessions* gives the call its
+place. *codex process* runs `codex exec`, with just the *rights* that the call may have, or
+*app-server* a turn in a session that is open elsewhere. *turn* folds what Codex reports, *tools*
+makes a result of it, and *transport* is the only writer of standard output.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them, reports progress and decides when to stop. Leaving the iterator ends the run:
+them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
 
     a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
                         second apart. On Linux, what has left the group gets SIGTERM first.
@@ -24,12 +25,12 @@ them, reports progress and decides when to stop. Leaving the iterator ends the r
     a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
     a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; to look at Codex's
-index of sessions, `codex app-server`; once for each executable, `codex --version`; on macOS `ps`,
-once; for --check, `codex login status` and `codex sandbox`.
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
+session is open elsewhere); for that, `codex app-server`; `codex --version`, once for each
+executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
-processes, to see who started it and what a stopped turn has left.
+the Codex home, the directory's .codex and /etc/codex); on Linux, /proc/locks, and the environments
+of this user's processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
@@ -73,24 +74,23 @@ MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 7_200_000
 # Bytes:
 MAX_MESSAGE = 128 << 20  # of a line from the client; a longer one is refused
 MAX_EVENT = 32 << 20  # of an event; of a longer one only the beginning is read
-MAX_STDERR = 32 << 10  # kept of the beginning of Codex's stderr, and of its end
-MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read
+MAX_STDERR = 32 << 10  # kept of Codex's stderr, at its beginning and at its end
+MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read either
 
 MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
-MAX_RECALLED = 100  # sessions whose last call is kept
 
 # Seconds:
-TICK = 0.05  # a run yields at least this often
+TICK = 0.05  # a run yields at least this often, so that its call can look at its deadline
 LEAVE = 3.0  # for Codex to leave after its turn, or its output, has ended
 FURTHER = 20.0  # for a further turn that Codex begins by itself
 DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
 STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
 PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
-ASK_AGAIN = 2.0  # between two looks at a turn that runs elsewhere
-GRACE = 3.0  # for who has a session open only for a moment
-TAKE = 45.0  # for who has a session open to take a message
-LOOK = 1.0  # between two looks at a message there
+ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
+GRACE = 3.0  # for whoever has a session open only for a moment
+TAKE = 45.0  # for whoever has a session open to take a queued message
+LOOK = 1.0  # between two looks at a queued message
 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 Json = Dict[str, Any]
@@ -131,10 +131,11 @@ def name_like(pattern: str, what: str) -> Callable[[str], str | None]:
 
 
 def working_directory(text: str) -> str:
+	"""Reads a directory; "" is where the server was started."""
 	try:
 		path = os.path.expanduser(text) or os.getcwd()
 	except OSError:
-		path = ""
+		path = ""  # it is gone
 	if os.path.isabs(path) and os.path.isdir(path):
 		return path
 	raise ValueError("the absolute path of an existing directory")
@@ -147,7 +148,7 @@ def directories(text: str) -> tuple[str, ...]:
 	return tuple(map(os.path.realpath, paths))
 
 
-#: Options that neither break the protocol nor widen a review's rights.
+#: Options that neither break the protocol nor widen the rights of a review.
 VALUED = "-c|-p|--config|--profile|--enable|--disable|--add-dir|--local-provider|--color"
 FLAGS = "--oss|--strict-config"
 
@@ -158,7 +159,7 @@ def codex_options(text: str) -> tuple[str, ...]:
 
 	try:
 		words = shlex.split(text)
-	except ValueError as error:
+	except ValueError as error:  # an open quote, or a backslash at the end
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
@@ -166,8 +167,8 @@ def codex_options(text: str) -> tuple[str, ...]:
 	return tuple(words)
 
 
-#: The environment's variables in the order of Settings: name, default, and a reader, whose
-#: ValueError says what the variable takes.
+#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
+#: whose ValueError says what the variable takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", os.path.expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
@@ -183,7 +184,7 @@ VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 
 
 def read_settings(env: dict[str, str]) -> Settings:
-	"""An empty value counts as not set."""
+	"""Reads the settings. An empty value counts as not set."""
 	values: list[Any] = []
 	problems: list[str] = []
 	for name, default, read in VARIABLES:
@@ -207,6 +208,7 @@ class RpcError(Exception):
 		self._body = dict(more, code=code, message=message)
 
 	def response(self, request_id: Any) -> Json:
+		"""The JSON-RPC error response; the id is null if it is not known."""
 		return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
@@ -223,22 +225,23 @@ class Failure(Exception):
 
 
 class SessionLost(Failure):
-	"""There is no such session to be continued."""
+	"""There is no such session, so the answer must not offer to continue it."""
 
 
 class TryAgain(Failure):
-	"""Nothing had begun, and the same is likely to work soon."""
+	"""Nothing had begun, and the same is likely to work in a moment."""
 
 
 class SessionBusy(Failure):
-	"""The session is open elsewhere and, as the text says, out of reach. Nothing was sent."""
+	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
 
 
 class NobodyTook(SessionBusy):
-	"""Whoever has it open did not take the message, which was withdrawn."""
+	"""Whoever has the session open did not take the message, which was withdrawn."""
 
 
-Reason = enum.Enum("Reason", "TIMEOUT CANCELLED STOPPED SHUTDOWN")
+#: Why a call must end before its turn has ended.
+Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
 
 
 class Stopped(Exception):
@@ -246,6 +249,38 @@ class Stopped(Exception):
 
 	def __init__(self, reason: Reason) -> None:
 		self.reason = reason
+
+
+class Deadline:
+	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
+
+	def __init__(self, timeout_s: float) -> None:
+		self._end = clock() + timeout_s
+		self._reason: Reason | None = None
+		self._wake = threading.Event()
+
+	def stop(self, reason: Reason) -> None:
+		"""Makes `check` raise `Stopped`. The first reason counts."""
+		self._reason = self._reason or reason
+		self._wake.set()
+
+	def wake(self) -> None:
+		"""Ends a `wait` early."""
+		self._wake.set()
+
+	def check(self) -> None:
+		"""Raises `Stopped` if the call must end."""
+		if self._reason is None and clock() >= self._end:
+			self._reason = Reason.TIMEOUT
+		if self._reason:
+			raise Stopped(self._reason)
+
+	def wait(self, duration: float) -> bool:
+		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
+		woken = self._wake.wait(min(duration, self._end - clock()))
+		self._wake.clear()
+		self.check()
+		return woken
 
 
 def one_line(text: str, limit: int) -> str:
@@ -257,10 +292,10 @@ def one_line(text: str, limit: int) -> str:
 
 
 class Progress:
-	"""What a call is doing, thinned out for a person. Only for the call's worker."""
+	"""What a call is doing, thinned out for a person. Only the call's worker may call this."""
 
 	def __init__(self, send: Callable[[str], None] | None) -> None:
-		self.latest = "waiting"
+		self.latest = "waiting"  # sent or not
 		self._send = send
 		self._begin = clock()
 		self._sent_at = self._begin - PROGRESS_GAP
@@ -275,12 +310,13 @@ class Progress:
 		self.tick()
 
 	def tick(self) -> None:
+		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
 		now = clock()
 		silence = now - self._sent_at
 		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
 			self._tell(self.latest)
 		elif silence >= PROGRESS_SILENCE:
-			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s)")
+			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
 
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
@@ -293,44 +329,30 @@ class Progress:
 			self._send(one_line(text, 160))
 
 
-class Control:
-	"""When a call must end. Any worker may stop and wake it."""
+class Control(NamedTuple):
+	"""What a call watches."""
 
-	def __init__(self, timeout_s: float, progress: Progress) -> None:
-		self.progress, self.timeout = progress, f"{timeout_s:g} s (timeout_ms)"
-		self._end = clock() + timeout_s
-		self._reason: Reason | None = None
-		self._wake = threading.Event()
-
-	def stop(self, reason: Reason) -> None:
-		"""Makes the call end. The first reason counts."""
-		self._reason = self._reason or reason
-		self.wake()
-
-	def wake(self) -> None:
-		self._wake.set()
+	deadline: Deadline
+	progress: Progress
 
 	def check(self) -> None:
 		"""Raises `Stopped` if the call must end; sends progress that is due."""
-		if self._reason is None and clock() >= self._end:
-			self._reason = Reason.TIMEOUT
-		if self._reason:
-			raise Stopped(self._reason)
+		self.deadline.check()
 		self.progress.tick()
 
 	def pause(self, duration: float) -> None:
-		"""Waits `duration` seconds, or until woken. Raises `Stopped`."""
-		end, woken = clock() + duration, False
-		while not woken and clock() < end:
-			woken = self._wake.wait(min(end - clock(), self._end - clock(), PROGRESS_GAP / 2))
-			self._wake.clear()
-			self.check()
+		"""Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
+		while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
+			self.progress.tick()
+			duration -= PROGRESS_GAP / 2
 
 
 # ---- messages: JSON and JSON-RPC 2.0, bytes to checked messages and back ----
 
 
 class Message(NamedTuple):
+	"""A request, or a notification if `id` is None. `params` is an object, {} if left out."""
+
 	method: str
 	params: Json
 	id: Any
@@ -349,23 +371,28 @@ def value_in(value: Any, *path: str) -> Any:
 
 
 def text_in(value: Any, *path: str) -> str:
+	"""The same, if it is a string, or ""."""
 	found = value_in(value, *path)
 	return found if isinstance(found, str) else ""
 
 
 def object_in(value: Any, *path: str) -> Json:
+	"""The same, if it is an object, or {}."""
 	found = value_in(value, *path)
 	return found if isinstance(found, dict) else {}
 
 
 def objects_in(value: Any, *path: str) -> list[Json]:
+	"""The objects in the array at `path`, or []."""
 	found = value_in(value, *path)
 	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def json_number(text: str) -> float:
-	"""A number of JSON, or the nearest float: on an int of millions of digits Python would work for
-	hours. Raises ValueError for NaN and the like.
+	"""A number of JSON; if no float holds it, the nearest that can be written again.
+
+	An int of hundreds of digits counts as such: on millions, Python would work for hours. NaN and
+	the like, which Python would take, are refused.
 	"""
 	if len(text) < 400 and not re.search("[.eE]", text):
 		return int(text)
@@ -378,6 +405,7 @@ DECODER = json.JSONDecoder(
 
 
 def load_json(text: str) -> Any:
+	"""The JSON value in `text`. Raises ValueError."""
 	try:
 		return DECODER.decode(text)
 	except RecursionError:
@@ -385,12 +413,12 @@ def load_json(text: str) -> Any:
 
 
 def well_formed(text: str) -> str:
-	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry."""
+	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
 	return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_clean(text: str) -> Any:
-	"""The JSON value in `text`, with well-formed strings. Raises ValueError."""
+	"""The JSON value in `text`, well formed in all its strings. Raises ValueError."""
 	value = load_json(text)
 	if "\\ud" in text or "\\uD" in text:
 		value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
@@ -398,9 +426,10 @@ def load_clean(text: str) -> Any:
 
 
 def quoted(value: Any) -> str:
+	"""A value of the client's, for an error message."""
 	try:
 		return one_line(json.dumps(value, ensure_ascii=False), 100)
-	except RecursionError:  # what could be read cannot always be written
+	except RecursionError:  # what could just be read cannot always be written
 		return "nested too deeply"
 
 
@@ -413,7 +442,7 @@ def decode_line(line: bytes) -> Any:
 
 
 def object_param(params: Json, name: str) -> Json:
-	"""The object `name` in `params`, or {}. Raises RpcError."""
+	"""The object `name` in `params`, {} if it is left out. Raises RpcError."""
 	found = params.get(name)
 	if found is not None and not isinstance(found, dict):
 		raise invalid_params(f'"{name}" must be an object')
@@ -421,7 +450,10 @@ def object_param(params: Json, name: str) -> Json:
 
 
 def read_message(value: Any) -> Message | None:
-	"""Checks one message; None if nobody here waits for it. Raises RpcError."""
+	"""Checks one message. Raises RpcError.
+
+	None for one that nobody here waits for: a response, a notification without parameters.
+	"""
 	if not isinstance(value, dict):
 		raise invalid_request("a message is an object; batches are not supported")
 	if "method" not in value and ("result" in value or "error" in value):
@@ -434,7 +466,7 @@ def read_message(value: Any) -> Message | None:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	if value.get("params") == []:  # left out
+	if value.get("params") == []:  # how some clients leave it out
 		value["params"] = {}
 	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
@@ -445,13 +477,14 @@ WINDOWS = os.name == "nt"
 if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process, by which it and its children are known.
+#: A name and a value in the environment of a process and all that it starts, to recognise them.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the pipe {0} to end: it does when this server dies, since nobody else holds the other end. Then
-#: the watcher stops the group, and on Linux what has left it with the mark. It ignores the signals
-#: by which the group is stopped. It also holds {1}, the lock file, until the command is gone.
+#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
+#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
+#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
+#: lock file, so that the locks last until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -471,13 +504,28 @@ exec "$@"
 """
 
 
-#: What a watcher needs, both below 10, since sh(1) names no others: the pipe and the lock file.
-Watch = Tuple[int, int]
+class Watch(NamedTuple):
+	"""What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
+
+	pipe: int
+	locks: int
+
+
+def watch_pipe() -> int | None:
+	"""The end of a new pipe that watchers read, None without a shell."""
+	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
+
+
+def foreign() -> Any:
+	"""The module ctypes, as Windows has it."""
+	import ctypes
+
+	return ctypes
 
 
 def windows(function: str, *arguments: Any) -> int:
 	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
-	ctypes: Any = __import__("ctypes")
+	ctypes = foreign()
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
 	# A handle is as wide as a pointer.
@@ -490,14 +538,23 @@ def windows(function: str, *arguments: Any) -> int:
 	raise error
 
 
-#: Windows' groups: job objects by the id of the process that each began with. Each has the first
-#: free name, so that a server in there can find out where it is.
+#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
+#: has the first free name, so that a server in there can find out where it is.
 JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
 
 
+def new_job() -> int:
+	for name in JOB_NAMES:
+		try:
+			return windows("CreateJobObjectW", None, name)
+		except (FileExistsError, PermissionError):
+			pass  # of another run, or another user's
+	raise OSError("too many runs")
+
+
 def limit_job(job: int, flags: int) -> None:
-	"""Sets the limits of a job; with 0x2000 it ends with this server."""
+	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
 	import struct
 
 	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
@@ -505,14 +562,9 @@ def limit_job(job: int, flags: int) -> None:
 
 
 def begin_job(process: Any) -> None:
-	ctypes: Any = __import__("ctypes")
-	handle, job = int(process._handle), 0
-	for name in JOB_NAMES:
-		try:
-			job = windows("CreateJobObjectW", None, name)
-			break
-		except (FileExistsError, PermissionError):
-			pass
+	"""Puts a process that was started suspended into a job of its own, and lets it run."""
+	ctypes = foreign()
+	job, handle = new_job(), int(process._handle)
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
 	windows("AssignProcessToJobObject", job, handle)
@@ -522,13 +574,14 @@ def begin_job(process: Any) -> None:
 
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
-	import subprocess
+	import subprocess  # a quarter of the server's time to start, and not needed then
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
 		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
 		options["creationflags"] = 0x08000204
 	elif watch:
+		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
 	if command[0].lower().endswith((".cmd", ".bat")):
@@ -558,11 +611,14 @@ def signal_group(pid: int, name: str) -> None:
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
-		pass
+		pass  # nobody is left in the group
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-	"""On Linux, signals marked processes outside of a group ("" only looks); true if any."""
+	"""On Linux, signals the marked processes outside of a group; whether there are any.
+
+	With "" for a name it only looks.
+	"""
 	marked, found = "=".join(mark).encode(), False
 	for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
 		try:
@@ -571,30 +627,34 @@ def signal_strays(group: int, mark: Mark, name: str) -> bool:
 					os.kill(int(pid), getattr(signal, name, 0))
 					found = True
 		except (OSError, ValueError):
-			pass
+			pass  # no process, not this user's, or gone
 	return found
 
 
 def sweep(group: int, strays: bool = True) -> None:
-	"""Ends and reaps what is left of a group; on Windows, only with `strays`."""
-	if not WINDOWS:
-		signal_group(group, "SIGKILL")
-		try:
-			while True:
-				os.waitpid(-group, 0)
-		except ChildProcessError:
-			pass
-	elif group in JOBS:
+	"""Ends what is left of a group. Reaps what a container's first process inherits.
+
+	On Windows nothing leaves its group, so without `strays` what is left may stay.
+	"""
+	if WINDOWS and group in JOBS:
 		if strays:
 			signal_group(group, "SIGKILL")
 		else:
 			limit_job(JOBS[group], 0)
 		windows("CloseHandle", JOBS.pop(group))
+	if WINDOWS:
+		return
+	signal_group(group, "SIGKILL")
+	try:
+		while True:
+			os.waitpid(-group, 0)
+	except ChildProcessError:
+		pass
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows, where closing a pipe waits for its reader, a socket to which a worker
-	copies it.
+	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
+	closing a pipe waits for a read, and that for whoever holds the other end.
 	"""
 	if not WINDOWS:
 		return pipe
@@ -616,6 +676,7 @@ def selectable(pipe: Any) -> Any:
 
 
 def poll(fd: int, events: int) -> int:
+	"""What poll(2) tells of `fd` now; 0 on Windows."""
 	if WINDOWS:
 		return 0
 	poller = select.poll()
@@ -623,6 +684,8 @@ def poll(fd: int, events: int) -> int:
 	return sum(state for _, state in poller.poll(0))
 
 
+#: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
+F_OFD_SETLK = 37
 #: Windows' locks, named objects instead of bytes: their handles by byte.
 LOCKS: dict[int, int] = {}
 
@@ -630,8 +693,10 @@ LOCKS: dict[int, int] = {}
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all that inherited `fd` are gone; on Windows, all it was lent to.
+	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
+	that it was lent to are; else until this one is.
 	"""
+	import errno
 	import struct
 
 	try:
@@ -642,11 +707,11 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 			return True
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-			try:  # F_OFD_SETLK, which Python names from 3.9 on
-				fcntl.fcntl(fd, 37, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+			try:
+				fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
 				return True
 			except OSError as error:
-				if error.errno != 22:  # EINVAL, of a kernel without them
+				if error.errno != errno.EINVAL:  # a kernel without them
 					raise
 		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
 		return True
@@ -654,18 +719,19 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 		return False
 
 
-def is_held(path: str) -> bool | None:
-	"""Whether a process has a lock on a file; None where that is not known."""
-	if WINDOWS:
-		return None
+def is_free(path: str) -> bool:
+	"""On Linux, whether no process has a lock on a file; false where that is not known."""
 	try:
-		with open(path, "rb") as file:
-			fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-		return False
-	except BlockingIOError:
+		with open("/proc/locks", encoding="ascii") as file:
+			if f":{os.stat(path).st_ino} " in file.read():
+				return False
+		with open(path, "rb") as lock:  # a holder in another container is not listed
+			fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 		return True
-	except OSError as error:
-		return False if isinstance(error, FileNotFoundError) else None
+	except FileNotFoundError:
+		return sys.platform == "linux"
+	except OSError:
+		return False
 
 
 def lend_lock(byte: int, process: Any) -> None:
@@ -674,24 +740,27 @@ def lend_lock(byte: int, process: Any) -> None:
 		if process and byte in LOCKS:
 			windows("DuplicateHandle", -1, LOCKS[byte], int(process._handle), None, 0, 0, 2)
 	except OSError:
-		pass
+		pass  # it is gone already
 
 
 def in_job(name: str) -> bool:
-	ctypes: Any = __import__("ctypes")
+	"""Whether this process is in the job of that name."""
+	ctypes = foreign()
 	found = ctypes.c_int()
 	try:
 		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
 		windows("IsProcessInJob", -1, job, ctypes.byref(found))
 		windows("CloseHandle", job)
 	except OSError:
-		pass
+		pass  # there is none, or not this user's
 	return bool(found)
 
 
 def inside(marker: str) -> bool:
-	"""Whether a process with `marker` in its environment is above this one, which may have lost
-	that, but is still in its job or POSIX session.
+	"""Whether a process with `marker` in its environment is above this one.
+
+	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
+	leads.
 	"""
 	if os.environ.get(marker):
 		return True
@@ -699,24 +768,28 @@ def inside(marker: str) -> bool:
 		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
-	leader, mark = str(os.getsid(0)), marker.encode() + b"=[^\0 ]"
+	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
 	try:
 		if os.path.isdir("/proc/self"):
 			with open(f"/proc/{leader}/environ", "rb") as file:
 				return bool(re.search(b"(^|\0)" + mark, file.read()))
-		command = ["ps", "-wwE", "-o", "command=", "-p", leader]
-		null = subprocess.DEVNULL
-		ps = subprocess.run(command, stdin=null, capture_output=True, timeout=5)
+		ps = subprocess.run(
+			["ps", "-wwE", "-o", "command=", "-p", str(leader)],
+			stdin=subprocess.DEVNULL,
+			capture_output=True,
+			timeout=5,
+		)
 		return bool(re.search(b" " + mark, ps.stdout))
 	except (OSError, subprocess.SubprocessError):
 		return False
 
 
-LOGGING = threading.Lock()  # on Windows, held while a line goes out
+#: On Windows, held while a line goes out.
+LOGGING = threading.Lock()
 
 
 def log(text: str) -> None:
-	"""A line on standard error; dropped if nobody reads, so that no call waits."""
+	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
 	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
 
 	def write() -> None:
@@ -739,7 +812,7 @@ def log(text: str) -> None:
 
 
 def read_lines(stream: Any) -> Iterator[bytes | None]:
-	"""The client's lines; None is one of over MAX_MESSAGE bytes."""
+	"""The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
 	for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
 		if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
 			while line and not line.endswith(b"\n"):
@@ -752,7 +825,7 @@ def read_lines(stream: Any) -> Iterator[bytes | None]:
 class Writer:
 	"""The only writer of standard output. Any worker may call `send`, which never waits.
 
-	The lock of `_changed` guards all fields.
+	The lock of `_changed` guards all fields; only the writer's own worker writes.
 	"""
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
@@ -801,26 +874,29 @@ class Writer:
 
 # ---- turn: events folded into a turn ----
 
-#: A run's own events: a line that is none (`text`), one too long (`head`), progress (`text`), and
-#: the end (`stderr`, `ending`).
+#: A run's own events: a line that is none (`text`), the `head` of one that is too long, progress
+#: (`text`), and the end (`stderr`, `ending`).
 NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
 
 Events = Iterator[Optional[Json]]
 
 
 def say(text: str) -> Json:
+	"""An event that only tells progress."""
 	return {"type": SAY, "text": text}
 
 
 def warning(text: str) -> Json:
+	"""A warning of the answer, as `codex exec` has it."""
 	return {"type": "item.completed", "item": {"type": "error", "message": text}}
 
 
-#: Most of a turn is output of commands and tools, needed only if they failed.
+#: Most bytes of a turn are output of commands and tools, needed only if they failed.
 SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
 GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
 #: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
+#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
@@ -829,8 +905,10 @@ CHECK_ID = "Check session_id, or leave it out."
 USER = "Ask the user to "
 UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
+#: How Codex words the status of an HTTP answer.
 STATUS = r"(?:unexpected|last) status:? "
-#: What a caller can do, by Codex's words; the first match wins.
+#: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
+#: identifiers, paths and numbers.
 ADVICE = {
 	"no rollout found": CHECK_ID + " A session is known in its CODEX_HOME only.",
 	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
@@ -844,9 +922,10 @@ ADVICE = {
 	),
 	r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
 	"|installed node version": (
-		USER + "set CODEX_BIN to the path of Codex itself: its version manager finds none here."
+		USER + "set CODEX_BIN to the absolute path of Codex itself: its version manager finds no "
+		"version here."
 	),
-	"inside a (?:trusted dir|git repo)": "Use another cwd.",
+	"inside a (?:trusted dir|git repo)": "Use another cwd, or ask the user.",
 	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
 		USER + UPDATE + ", or leave out what it does not know."
 	),
@@ -856,7 +935,7 @@ ADVICE = {
 	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
 	"maximum length": SHORTER,
 	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
-		"The user's plan is used up. Wait as long as it says."
+		"The user's plan is used up. Wait as long as it says, or ask the user."
 	),
 	"flagged for|content policy|safety reasons|content_filter|policy violation": (
 		"The model's server refuses this text. Reword it, and " + NEW_SESSION
@@ -866,8 +945,8 @@ ADVICE = {
 	"|closed before resp": "The model's server is in trouble: call again later.",
 	r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
 	"|by cloudflare|network is unreachable": (
-		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for its certificate, "
-		"go" + ENV
+		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for a proxy's "
+		"certificate, go" + ENV
 	),
 	"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b": (
 		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV
@@ -876,9 +955,9 @@ ADVICE = {
 		"Leave model out, or use one that this Codex and account know."
 	),
 }
-#: Errors of two processes that start, or renew a sign-in.
+#: Errors that pass: of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
-#: Notices of every turn; and what Codex overcame.
+#: Notices that come in every turn; and what Codex overcame.
 NOTICE = re.compile(
 	r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
 	"|under-dev|project-local c|falling back from|run .codex exec|configured value"
@@ -897,6 +976,7 @@ NO_SANDBOX = re.compile(
 
 
 def codex_words(text: str) -> str:
+	"""What an error says, without the JSON around it, colours and backtraces."""
 	for _ in range(4):
 		start, end = text.find("{"), text.rfind("}") + 1
 		try:
@@ -913,6 +993,7 @@ def codex_words(text: str) -> str:
 
 
 def stderr_words(text: str) -> str:
+	"""What standard error says of a failure, without its noise."""
 	lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
 	logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
 	noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
@@ -923,6 +1004,7 @@ def stderr_words(text: str) -> str:
 
 
 def decode_event(line: bytearray) -> Json | None:
+	"""The event in a line of Codex's output; None if it is not needed."""
 	if SKIPPED.match(line) and line.endswith(GOOD_ENDS):
 		return None
 	text = line.decode("utf-8", "replace")
@@ -943,6 +1025,7 @@ def failed(item: Json) -> bool:
 
 
 def item_progress(item: Json, finished: bool) -> str:
+	"""The line of progress that an item deserves, or ""."""
 	kind = item.get("type", "")
 	if kind == "command_execution":
 		command = text_in(item, "command")
@@ -976,7 +1059,7 @@ def item_progress(item: Json, finished: bool) -> str:
 
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
-	"""The plain verdict in the first line, such as go_with_changes, or ""."""
+	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
 	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
@@ -984,11 +1067,13 @@ def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
-#: How far a turn is; a further turn makes it RUNNING again.
+#: How far a turn is; a further turn of the same run makes it RUNNING again.
 State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
 class Turn:
+	"""One turn, folded from its events."""
+
 	def __init__(
 		self,
 		expected: str | None = None,
@@ -999,16 +1084,18 @@ class Turn:
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
 		self.session: str | None = None
+		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
+		#: messages of this one with their phases.
 		self.answers: list[str] = []
 		self._said: list[tuple[str, str]] = []
-		self.commands = self.blocked = 0
+		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
 		self.usage: Json | None = None
 		self.warnings: list[str] = []
-		self.error = self.stray = ""
+		self.error = self.stray = ""  # the last error; the first line that was no event
 		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
 
 	def fold(self, event: Json) -> str:
-		"""Takes an event; returns progress. Raises Failure if the run must be stopped at once."""
+		"""Takes one event; returns progress. Raises Failure: the run must be stopped at once."""
 		kind, item = event["type"], object_in(event, "item")
 		if kind == "turn.started":
 			if self.state is State.COMPLETED:
@@ -1047,10 +1134,11 @@ class Turn:
 
 	@property
 	def reply(self) -> str | None:
+		"""All answers of the run; None if there is none."""
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, or the last; before it, the one with the verdict."""
+		"""The message marked as the answer, else the last; before it, the one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1093,6 +1181,7 @@ class Turn:
 				)
 
 	def warn(self, text: str) -> None:
+		"""Notes a warning for the answer, once."""
 		text = codex_words(text)
 		if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
 			return  # no agent is to be advised to have more trust
@@ -1112,13 +1201,13 @@ class Turn:
 		self.session = name
 
 	def result(self) -> None:
-		"""Raises a Failure unless the turn is a success."""
+		"""Returns if the turn is a success, else raises Failure or one of its kinds."""
 		words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
 		if self.state is State.COMPLETED or self.answers:
 			self.session = self.session or self.expected
 			if self.state is not State.COMPLETED:
 				further = "A further turn, for a goal or a hook, did not end"
-				self.warn(f"{further} ({self.ending}). The answer is the one before.")
+				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
 			if self.reply is None:
 				why = f"Codex ended its turn without a message: {words}"
 				raise Failure(why + "\nAsk again, for a written answer.")
@@ -1146,6 +1235,8 @@ class Turn:
 
 
 class Options(NamedTuple):
+	"""What a turn is given; None leaves the choice to Codex."""
+
 	cwd: str
 	session: str | None = None
 	model: str | None = None
@@ -1165,21 +1256,10 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 	return arguments + ["-"]
 
 
-def resume_command(home: str, session: str) -> str:
-	"""What opens a session in a shell; on Windows, in PowerShell."""
-	command = "codex resume " + session
-	if home == os.path.abspath(os.path.expanduser("~/.codex")):
-		return command
-	if WINDOWS:
-		return "$env:CODEX_HOME='{}'; {}".format(home.replace("'", "''"), command)
-	import shlex
-
-	return f"CODEX_HOME={shlex.quote(home)} {command}"
-
-
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for, never one in the working directory, which can be
-	anybody's project. Raises Failure.
+	"""The executable that CODEX_BIN stands for. Raises Failure.
+
+	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
 	"""
 	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
 	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
@@ -1190,50 +1270,60 @@ def find_codex(name: str) -> str:
 			path = os.path.abspath(os.path.join(folder, name + ending))
 			if os.path.isfile(path) and os.access(path, os.X_OK):
 				return path
-	state = "is not on this server's PATH"
-	if os.path.dirname(name):
-		state = "is not an executable file" if os.path.exists(name) else "does not exist"
+	state = (
+		"is not on this server's PATH"
+		if not os.path.dirname(name)
+		else "is a directory"
+		if os.path.isdir(name)
+		else "is not executable"
+		if os.path.exists(name)
+		else "does not exist"
+	)
 	raise Failure(
-		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), or set "
-		"CODEX_BIN to its absolute path."
+		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
+		"or set CODEX_BIN to its absolute path."
 	)
 
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex: a server inside it knows that it is, and strays are found.
+#: Set for Codex, so that a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-	"""Signals to a run's group, each after so many seconds; with `strays`, before them SIGTERM to
-	what has left it.
+	"""Signals to a run's group, each after so many seconds; with `strays`, what has left the group
+	gets SIGTERM before them.
 	"""
 
 	steps: tuple[tuple[float, str], ...]
 	strays: bool = True
 
 
-#: Only on SIGINT, Codex records the interruption. Its commands have left the group; if they end
-#: first, their sandboxes clean up.
+#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. Its commands
+#: have left the group; if they end first, their sandboxes clean up.
 STOP = Ladder(((0.05, "SIGINT"), (1.0, "SIGTERM"), (2.0, "SIGKILL")))
+#: The client waits no more than half a second.
 LEAVING = Ladder(((0.05, "SIGINT"), (0.25, "SIGKILL")))
+#: The run must not do anything more.
 REFUSED = Ladder(((0.0, "SIGKILL"),))
 #: The turn has ended well: what it left outside the group may be meant to stay.
 FINISHED = Ladder(STOP.steps, strays=False)
 
 
 class Run:
-	"""What runs one turn. Its caller iterates over `events`, and sets `ladder` meanwhile."""
+	"""What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
+	#: Once there is one.
 	process: Any = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
 
-		Nothing is left when it ends or is closed. Raises Failure.
+		Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
+		out of its reach, else Failure.
 		"""
 		raise NotImplementedError
 
@@ -1243,15 +1333,17 @@ class Run:
 
 
 def start_directory(codex: str, other: str) -> str:
-	if WINDOWS:  # where cmd.exe looks for node in its directory first
+	"""Where to start Codex: a version manager may find another one outside the server's own."""
+	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
 		return os.path.dirname(codex)
 	try:
-		return os.getcwd()  # elsewhere, a version manager may find another Codex
+		return os.getcwd()
 	except OSError:
-		return other
+		return other  # it is gone
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
+	"""The pipes that are ready within `patience` seconds."""
 	if selector.get_map():
 		return [key.fileobj for key, _ in selector.select(patience)]
 	time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
@@ -1259,6 +1351,9 @@ def wait_for(selector: Any, patience: float) -> list[Any]:
 
 
 class CodexRun(Run):
+	"""One Codex process with all that it starts."""
+
+	#: What makes an event of a line.
 	decode = staticmethod(decode_event)
 
 	def __init__(self, command: list[str], cwd: str, prompt: bytes, watch: Watch | None) -> None:
@@ -1268,7 +1363,7 @@ class CodexRun(Run):
 		self._open = not prompt  # whether more is to be written later
 		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
 		self._stderr = bytearray()
-		self._pipes: list[Any] = []  # to be closed, if not the process's own
+		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
 
 	def events(self) -> Events:
 		import selectors
@@ -1277,8 +1372,10 @@ class CodexRun(Run):
 			cwd = start_directory(self._command[0], self._cwd)
 			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
-			what = f"Codex ({self._command[0]}) could not be started in {self._cwd}: {error}."
-			raise Failure(what + " Check whether it starts in a terminal.") from None
+			raise Failure(
+				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
+				f"{error}. Check whether it starts in a terminal."
+			) from None
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1292,7 +1389,7 @@ class CodexRun(Run):
 		}
 
 	def _read(self, process: Any, selector: Any) -> Events:
-		"""Feeds the prompt and yields what comes, until all is over or time is up."""
+		"""Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
 		from selectors import EVENT_READ, EVENT_WRITE
 
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
@@ -1302,7 +1399,7 @@ class CodexRun(Run):
 			self._pipes = [*reading]
 		else:
 			os.set_blocking(process.stdin.fileno(), False)
-		gone, end = False, float("inf")
+		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
 		while True:
 			if self._unsent and WINDOWS:  # where no write takes just what it can at once
 				feed = threading.Thread(target=self._feed, args=(process.stdin, self._unsent))
@@ -1325,7 +1422,7 @@ class CodexRun(Run):
 					if not self._unsent:
 						selector.unregister(pipe)
 					continue
-				chunk = pipe.read(1 << 16)
+				chunk = pipe.read(1 << 16)  # what there is; b"" at the end
 				if not chunk:
 					selector.unregister(pipe)
 					reading.remove(pipe)
@@ -1341,18 +1438,20 @@ class CodexRun(Run):
 			yield from self._split(b"\n")
 
 	def _feed(self, pipe: Any, data: memoryview) -> memoryview:
+		"""Writes what the pipe takes, and returns the rest."""
 		try:
 			while data:
 				data = data[os.write(pipe.fileno(), data[: 1 << 16]) :]
 		except BlockingIOError:
 			return data
 		except OSError:
-			pass
+			pass  # Codex has closed its input: its events tell what became of the turn
 		if not self._open:
 			pipe.close()
 		return memoryview(b"")
 
 	def _split(self, chunk: bytes) -> Events:
+		"""The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
 		self._line += chunk
 		if b"\n" in chunk:
 			*lines, self._line = self._line.split(b"\n")
@@ -1370,9 +1469,9 @@ class CodexRun(Run):
 			del self._line[4096:]
 
 	def _end(self, process: Any, selector: Any) -> None:
-		"""Climbs the ladder until Codex is gone, reading on, and sweeps.
+		"""Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
 
-		The watcher keeps the group's number until then.
+		Until the sweep no other group can get the group's number: the watcher is in it.
 		"""
 		begin, group, (steps, strays) = clock(), process.pid, self.ladder
 		if strays:
@@ -1388,7 +1487,7 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and clock() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group, strays)  # the watcher, too, so not before
+		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
@@ -1416,6 +1515,7 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	finally:
 		events.close()
 	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
+	# 0.77.0 shows a part of the API key.
 	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
@@ -1427,6 +1527,7 @@ Version = Tuple[int, ...]
 
 
 def above(directory: str) -> list[str]:
+	"""A directory and those above it, links resolved."""
 	found = [os.path.realpath(directory)]
 	while os.path.dirname(found[-1]) != found[-1]:
 		found.append(os.path.dirname(found[-1]))
@@ -1434,6 +1535,7 @@ def above(directory: str) -> list[str]:
 
 
 def config_folders(home: str, cwd: str) -> list[str]:
+	"""Where Codex looks for its configuration, managed first."""
 	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
 	return list(dict.fromkeys(map(os.path.realpath, folders)))
 
@@ -1448,23 +1550,25 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 				with open(path, encoding="utf-8", errors="replace") as file:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
-				why = f"{USER}make {path} readable: {error.strerror}."
-				raise Failure("What Codex may do is not known. " + why) from None
+				raise Failure(
+					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
+				) from None
 
 
 def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
 	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
 	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
+		# A rule without a decision allows.
 		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
 			yield path
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> list[str]:
-	"""Arguments by which no allow rule lets a command write. Raises Failure."""
+	"""Arguments by which no allow rule lets a command write. Raises Failure if none do."""
 	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
 		return ["-c", "features.exec_policy=false"]
-	# Before 0.154, sub-agents do not inherit it.
+	# Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
 	agents = (0, 125) <= version < (0, 154)
 	ignored = version >= (0, 125) and not (agents and "config_file" in config)
 	for path in allow_rules(home, cwd):
@@ -1521,7 +1625,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 	new = options.fork or not options.session
 	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
-		# A new session that may write would make its directory trusted for good.
+		# A new session that may write would make its directory a trusted one for good.
 		folder = json.dumps(above(cwd)[0], ensure_ascii=False)
 		arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
 	return arguments
@@ -1529,20 +1633,22 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 # ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's example of a nonce and its proof, and a mask without effect: they protect proxies.
+#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
+#: proxies, and a Unix socket has none.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
-#: The first bytes of whole frames. A fragment lacks FINAL, and all but the first the kind.
+#: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
 
 Asking = Generator[Optional[Json], None, Json]
 
 
 def snake_case(name: str) -> str:
+	"""`agentMessage` as `codex exec` writes it: `agent_message`."""
 	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
 class AppServerError(OSError):
-	"""What else can go wrong with the app-server."""
+	"""What went wrong with the app-server, besides its connection."""
 
 
 class Refused(AppServerError):
@@ -1550,6 +1656,7 @@ class Refused(AppServerError):
 
 
 def decode_message(line: Any) -> Json | None:
+	"""The message in a line of an app-server's output; None if it is none."""
 	try:
 		message = load_clean(line.decode("utf-8", "replace"))
 	except ValueError:
@@ -1561,6 +1668,7 @@ class WebSocket:
 	"""A client's WebSocket over a Unix socket. All methods raise OSError."""
 
 	def __init__(self, path: str) -> None:
+		"""Connects, and asks for the upgrade."""
 		import socket
 		import stat
 
@@ -1570,7 +1678,7 @@ class WebSocket:
 		if {link.st_uid, end.st_uid} != {os.geteuid()} or not stat.S_ISSOCK(end.st_mode):
 			raise AppServerError("its control socket is no socket of this user's")
 		self._incoming = self._messages()
-		self._early: bytes | None = b""  # frames that must not come before its answer
+		self._early: bytes | None = b""  # Codex hangs up if frames come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
@@ -1587,6 +1695,7 @@ class WebSocket:
 		self._socket.close()
 
 	def send(self, data: bytes, kind: int = TEXT) -> None:
+		"""Sends one message, in one frame."""
 		size = len(data)
 		short, more = (size, 0) if size < 126 else (126, 2) if size < 1 << 16 else (127, 8)
 		head = bytes([kind, 0x80 | short]) + size.to_bytes(8, "big")[8 - more :]
@@ -1614,7 +1723,7 @@ class WebSocket:
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
-			# No use here have other kinds, reserved bits and a mask (128 in the size).
+			# Other kinds have no use here, nor have reserved bits, nor a mask (128 in the size).
 			odd = kind not in (begin, begin - FINAL, CLOSE, PING, PONG) or size > 127
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
@@ -1632,7 +1741,7 @@ class WebSocket:
 				parts, begin = b"", TEXT
 
 	def _take(self, count: int) -> Generator[Json, None, bytes]:
-		"""The next `count` bytes. Yields {} after each part, and each TICK without any."""
+		"""The next `count` bytes. Yields {} after each part of them, and each TICK without any."""
 		import socket
 
 		data = bytearray()
@@ -1666,9 +1775,11 @@ class Pipes(CodexRun):
 		self._incoming.close()
 
 	def send(self, message: bytes) -> None:
+		"""Sends one message, while `receive` waits."""
 		self._unsent = memoryview(bytes(self._unsent) + message + b"\n")
 
 	def receive(self) -> Json:
+		"""The message that comes within TICK, or {}."""
 		ended = {"type": ENDED, "stderr": "", "ending": "before"}
 		message: Json = next(self._incoming, ended) or {}
 		if message.get("type") == ENDED:
@@ -1678,24 +1789,25 @@ class Pipes(CodexRun):
 
 
 class AppServer:
-	"""A client of the app-server. What talks raises OSError."""
+	"""A client of Codex's app-server. What talks raises OSError."""
 
 	transport: Any = None
 	patience = ANSWER
 	_last_id = 0
 
 	def received(self, message: Json) -> Events:
+		"""The events that a message stands for."""
 		return iter(())
 
 	def receive(self) -> Asking:
-		"""Yields None, and the events of a message that comes within TICK; returns it, or {}."""
+		"""Yields None, and the events of the message that comes within TICK; returns it, or {}."""
 		yield None
 		message: Json = self.transport.receive()
 		yield from self.received(message)
 		return message
 
 	def ask(self, method: str, **params: Any) -> Asking:
-		"""Yields the events until the answer comes, and returns its result. Raises Refused."""
+		"""Yields the events that come until the answer, and returns its result. Raises Refused."""
 		self._last_id += 1
 		request = {"id": self._last_id, "method": method, "params": params}
 		self.transport.send(json.dumps(request).encode("ascii"))
@@ -1720,11 +1832,11 @@ class AppServer:
 
 
 class Sent(enum.Enum):
-	"""What became of a message that another process is to take, as a failure says it."""
+	"""What is known of a message that another process is to take, as a failure says it."""
 
 	NOTHING = "Nothing was sent"
 	OFFERED = "The message may still be answered there"
-	TAKEN = "Codex may still be working on the message"
+	TAKEN = "Codex had taken the message and may still be working on it"
 	WITHDRAWN = "The message was taken back, or its turn interrupted"
 	OVER = ""
 
@@ -1738,8 +1850,8 @@ FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave sess
 class LiveRun(AppServer, Run):
 	"""One turn on the app-server that has the session open.
 
-	The message goes through the queue there: `turn/start` would steer a turn that the person has
-	just begun. It has an id of ours: only the turn that took it counts.
+	The message goes through the queue there, since `turn/start` would steer a turn that the person
+	has just begun. It has an id of ours: only the turn that took it counts.
 	"""
 
 	def __init__(self, home: str, options: Options, prompt: str) -> None:
@@ -1748,14 +1860,15 @@ class LiveRun(AppServer, Run):
 		self._options, self._session = options, options.session or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
-		self._active = False  # whether any turn runs in the session
+		self._active = False  # whether a turn runs in the session, whosever it is
 		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
-		self._processes: dict[str, str] = {}  # of the turn, by item
+		#: By item, the turn's processes.
+		self._processes: dict[str, str] = {}
 		self._usage: Json | None = None
 
 	def events(self) -> Events:
 		try:
-			self.transport = self.transport or WebSocket(self.socket)
+			self.transport = self._connect()
 			try:
 				yield from self._join()
 				yield from self._submit()
@@ -1771,9 +1884,13 @@ class LiveRun(AppServer, Run):
 			raise self._failure(str(error)) from None
 		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
 
+	def _connect(self) -> Any:
+		return WebSocket(self.socket)
+
 	def follow(self) -> Events:
+		"""The events of the next moments."""
 		if self._sent is Sent.OFFERED:
-			yield say(f"Waiting for its turn in the open window of session {self._session}")
+			yield say("Waiting for its turn in the open window of session " + self._session)
 			try:
 				# After an interrupted turn the queue stands still until it is started.
 				if not self._active:
@@ -1785,8 +1902,8 @@ class LiveRun(AppServer, Run):
 	def timed_out(self) -> Failure | None:
 		if self._sent is Sent.NOTHING and self._active:
 			return SessionBusy("The user's own turn there did not end")
-		over = self._sent in (Sent.WITHDRAWN, Sent.OVER)
-		return None if over else self._failure("it did not end in time")
+		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
+		return self._failure("it did not end in time") if silent else None
 
 	def _failure(self, why: str) -> Failure:
 		if self._sent is Sent.NOTHING:
@@ -1805,7 +1922,7 @@ class LiveRun(AppServer, Run):
 		loaded = (yield from self.ask("thread/loaded/list")).get("data")
 		if not isinstance(loaded, list) or self._session not in loaded:
 			raise AppServerError("it does not have this session open")
-		while True:  # asked again after each wait, as settings may have changed
+		while True:  # asked again after each wait: the person may have changed settings
 			# Any further parameter would change them.
 			session = yield from self._ask("thread/resume", excludeTurns=True)
 			if text_in(session, "thread", "id") != self._session:
@@ -1815,7 +1932,7 @@ class LiveRun(AppServer, Run):
 			if not self._active:
 				break
 			yield say("Waiting for the turn running in the open window of session " + self._session)
-			# What it told last may be older than this answer, and nothing else may come.
+			# What it told last may be older than this answer, or newer: nothing else may come.
 			again = clock() + ASK_AGAIN
 			while self._active and clock() < again:
 				yield from self.receive()
@@ -1832,9 +1949,8 @@ class LiveRun(AppServer, Run):
 
 	def _check_rights(self, kind: str, session: Json) -> str:
 		"""The session's sandbox. Raises Failure if a turn there could do more than it may."""
-		most, found = SANDBOXES[-1], ""
-		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or most
-		sandbox = sandbox if sandbox in SANDBOXES else most
+		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or SANDBOXES[-1]
+		sandbox, found = sandbox if sandbox in SANDBOXES else SANDBOXES[-1], ""
 		if SANDBOXES.index(limit) < SANDBOXES.index(sandbox):
 			found = "the sandbox " + sandbox
 		elif limit in PROFILES and session.get("approvalsReviewer", "user") != "user":
@@ -1847,6 +1963,7 @@ class LiveRun(AppServer, Run):
 		return sandbox
 
 	def refuse(self, found: str) -> Failure:
+		"""What a call is told that must not have the rights that were `found`."""
 		return Failure(
 			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
 			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
@@ -1856,16 +1973,18 @@ class LiveRun(AppServer, Run):
 	def _begun(self) -> Events:
 		yield {"type": "thread.started", "thread_id": self._session}
 		yield warning(
-			"This turn ran where the session is open, most likely in a `codex resume` window, with "
-			"that session's own settings."
+			"This turn ran in the session that is open elsewhere, most likely in a "
+			"`codex resume` window, with that session's own settings."
 		)
 
 	def _submit(self) -> Events:
 		self._sent = Sent.OFFERED
 		try:
-			text = [{"type": "text", "text": self._prompt}]
-			sent = self._ask("thread/queue/add", clientUserMessageId=self._message_id, input=text)
-			yield from sent
+			yield from self._ask(
+				"thread/queue/add",
+				clientUserMessageId=self._message_id,
+				input=[{"type": "text", "text": self._prompt}],
+			)
 		except Refused as refused:
 			self._sent = Sent.NOTHING
 			if "maximum length" in str(refused):
@@ -1895,7 +2014,7 @@ class LiveRun(AppServer, Run):
 			if self._turn_id and self._sent is not Sent.OVER:
 				for process in filter(None, self._processes.values()):
 					yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
-		except (OSError, Failure) as error:
+		except (OSError, AppServerError, Failure) as error:
 			log(f"a turn in session {self._session} may not have been stopped: {error}")
 
 	def received(self, message: Json) -> Events:
@@ -1903,9 +2022,12 @@ class LiveRun(AppServer, Run):
 		self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
 		if not method or text_in(params, "threadId") != self._session:
 			return
-		if "id" in message:  # a request: to approve is the person's right
-			where, what = resume_command(self._home, self._session), text_in(params, "command")
-			yield say(f"Codex asks for the user's approval in {where}: {what or method}")
+		if "id" in message:  # a request, never answered from here: to approve is the person's right
+			yield say(
+				"Codex asks for approval, which only the user can give, in "
+				f"codex resume {self._session}: "
+				f"{text_in(params, 'command') or method}"
+			)
 		elif method == "thread/status/changed":
 			self._active = text_in(params, "status", "type") == "active"
 		elif method == "warning" and self._sent is not Sent.NOTHING:
@@ -1913,11 +2035,14 @@ class LiveRun(AppServer, Run):
 		elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
 			new = object_in(params, "threadSettings")
 			self._check_rights(text_in(new, "sandboxPolicy", "type"), new)
-		turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
-		ours = text_in(params, "item", "clientId") == self._message_id
-		if ours and method == "item/started" and self._sent is Sent.OFFERED:
-			self._sent, self._turn_id = Sent.TAKEN, turn_id
+		if (
+			method == "item/started"
+			and self._sent is Sent.OFFERED
+			and text_in(params, "item", "clientId") == self._message_id
+		):
+			self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
 			yield {"type": "turn.started"}
+		turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
 		if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 			yield from self._of_our_turn(method, params)
 
@@ -1939,18 +2064,20 @@ class LiveRun(AppServer, Run):
 			yield {"type": "error", "message": text_in(params, "error", "message")}
 		elif method == "turn/completed":
 			self._sent, status = Sent.OVER, text_in(params, "turn", "status")
-			words = text_in(params, "turn", "error", "message") or f"the turn was {status} there"
 			if status == "completed":
 				yield {"type": "turn.completed", "usage": self._usage}
 			else:
+				words = (
+					text_in(params, "turn", "error", "message") or f"the turn was {status} there"
+				)
 				yield {"type": "turn.failed", "error": {"message": words}}
 
 
 class QueueRun(LiveRun):
 	"""One turn in a session that any other process has open, through its queue of messages.
 
-	The holder takes it within ten seconds, or after the turn that it is running. What becomes of it
-	is read from Codex's index. Nothing of that can be interrupted from here.
+	The holder takes the message within ten seconds, or after the turn that it is running. What
+	becomes of it is read from Codex's index. Nothing of that can be interrupted from here.
 	"""
 
 	def __init__(
@@ -1958,17 +2085,20 @@ class QueueRun(LiveRun):
 	) -> None:
 		"""`certain` if the holder has had time to show that it stays."""
 		super().__init__(home, options, prompt)
-		self.transport, self._certain = pipes, certain
+		self._pipes, self._certain = pipes, certain
 		self._lock = os.path.join(home, "thread-writer-locks", self._session + ".lock")
 		self._due = 0.0  # when the message is to be withdrawn
-		self._told = 0
+		self._told = 0  # items of our turn
 		self._gone = 0  # looks at which nobody had the session open
+
+	def _connect(self) -> Any:
+		return self._pipes
 
 	def _join(self) -> Events:
 		yield from self.greet()
 		yield from self._look()
 		if self._active and not self._certain:
-			# A `codex exec` would take the message and drop it.
+			# It may be that of a `codex exec`, which would take the message and drop it.
 			raise SessionBusy("A turn is running there")
 		self._due = clock() + TAKE
 
@@ -1977,7 +2107,7 @@ class QueueRun(LiveRun):
 		while clock() < end:
 			yield from self.receive()
 		yield from self._look()
-		self._gone = self._gone + 1 if is_held(self._lock) is False else 0
+		self._gone = self._gone + 1 if is_free(self._lock) else 0
 		if self._sent is Sent.TAKEN:
 			if self._gone > 2:
 				raise AppServerError("whoever had the session open is gone")
@@ -1998,11 +2128,14 @@ class QueueRun(LiveRun):
 			yield from super()._withdraw()
 
 	def _look(self) -> Events:
+		"""Reads the newest turns, and tells of ours as a window would."""
 		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
 		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
-		last = turns[0] if turns else {}
-		self._active = last.get("status") == "interrupted" and not last.get("completedAt")
+		self._active = any(
+			turn.get("status") == "interrupted" and not turn.get("completedAt")
+			for turn in turns[:1]
+		)
 		for turn in turns:
 			turn_id, items = text_in(turn, "id"), objects_in(turn, "items")
 			for item in items:
@@ -2011,14 +2144,14 @@ class QueueRun(LiveRun):
 					yield from self._begun()
 					yield {"type": "turn.started"}
 					yield say("Codex is working on it in the session that is open elsewhere")
-					return (yield from self._look())
+					return (yield from self._look())  # with all items
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
 				self._told = len(items)
 				if turn.get("completedAt"):
 					yield from self._of_our_turn("turn/completed", {"turn": turn})
-				elif turn is not last:
+				elif turn is not turns[0]:
 					raise AppServerError("its turn has broken off")
 
 
@@ -2026,11 +2159,10 @@ class QueueRun(LiveRun):
 
 
 class Codex:
-	"""The Codex CLI of this machine. Any worker may call it."""
+	"""The Codex CLI of this machine. Any worker may call `runs`."""
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-		self._settings, self._locks_fd = settings, locks_fd
-		self._pipe = os.pipe()[0] if not WINDOWS and os.path.exists("/bin/sh") else None
+		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
 		self._versions: dict[Any, Version] = {}
 
 	def version(self, codex: str) -> Version:
@@ -2043,41 +2175,15 @@ class Codex:
 			self._versions[key] = known if any(known) else (1 << 30,)
 		return self._versions[key]
 
-	def _watch(self) -> Watch | None:
-		return None if self._pipe is None else (self._pipe, self._locks_fd())
-
-	def ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
-		"""Answers from Codex's index of its sessions. Raises OSError, Failure and Stopped."""
-		codex, server = find_codex(self._settings.codex), AppServer()
-		if self.version(codex) < (0, 125):
-			raise Failure("That needs Codex 0.125 or newer.")
-		server.transport = Pipes(codex, self._watch())
-
-		def talk() -> Generator[Any, None, list[Json]]:
-			yield from server.greet()
-			answers = []
-			for method, params in questions:
-				answers.append((yield from server.ask(method, **params)))
-			return answers
-
-		talking = talk()
-		try:
-			while True:
-				next(talking)
-				control.check()
-		except StopIteration as end:
-			return end.value
-		finally:
-			server.transport.close()
-
 	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
 		"""The ways to run a turn, each for when the one before raises SessionBusy.
 
-		`waited` is for how many seconds the session has been open; below 0, nobody takes messages.
+		`waited` is for how many seconds the session has been open elsewhere; below 0, nobody there
+		takes messages.
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
-		watch = self._watch()
+		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
 			raise Failure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
@@ -2092,14 +2198,16 @@ class Codex:
 			if options.sandbox in PROFILES and not (soon and daemon):
 				raise live.refuse("rights that cannot be seen from here")
 			if soon:
-				return  # to a `codex exec`, or a window that is just being opened
+				return  # it may be a `codex exec`, or a window that is just being opened
+			freed = "at once" if version < (0, 157) else "within a minute"
+			failure = Failure(
+				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
+				f"then free {freed}."
+			)
 			if waited < 0 or version < (0, 149):
-				freed = "at once" if version < (0, 157) else "within a minute"
-				raise Failure(
-					f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
-					f"then free {freed}."
-				)
-			yield QueueRun(home, options, prompt, Pipes(codex, watch), waited > TAKE)
+				raise failure
+			pipes = Pipes(codex, watch)
+			yield QueueRun(home, options, prompt, pipes, waited > TAKE)
 
 
 # ---- sessions: who may use a session now ----
@@ -2114,6 +2222,7 @@ class Lines:
 		self._lines: dict[str, list[Control]] = {}
 
 	def join(self, key: str, call: Control) -> None:
+		"""Takes the last place in a line."""
 		with self._lock:
 			self._lines.setdefault(key, []).append(call)
 
@@ -2127,46 +2236,66 @@ class Lines:
 			call.pause(PROGRESS_SILENCE)
 
 	def first(self, key: str) -> Control | None:
+		"""Who is served first in a line now."""
 		with self._lock:
 			return self._lines.get(key, [None])[0]
 
 	def leave(self, key: str, call: Control) -> None:
+		"""Gives the place back, and wakes those who are served now."""
 		with self._lock:
 			line = self._lines[key]
 			line.remove(call)
 			for other in line[: self._capacity]:
-				other.wake()
+				other.deadline.wake()
 			if not line:
 				del self._lines[key]
 
 
 class Locks:
-	"""Locks on sessions among this user's servers: on bytes of one file in the Codex home.
+	"""Locks on sessions among this user's servers on this machine.
 
-	They vanish with their holder, on Linux and Windows with its Codex. Within a process, Lines see
-	to it that nobody asks twice.
+	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
+	with its watchers and on Windows with its Codex, so that the session of a killed server is free
+	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
 	"""
 
-	#: A session's locks: its use, and being next, so that two busy servers take turns.
+	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
 	USE, NEXT = 0, 1
 
 	def __init__(self, home: str) -> None:
 		self._path = os.path.join(home, NAME + ".lock")
-		self._fd = os.open(os.devnull, os.O_RDWR)  # below 10, as a Watch needs
+		# A number below 10, as a Watch needs, kept until the file is opened.
+		self._fd = os.open(os.devnull, os.O_RDWR)
 		self._lock = threading.Lock()  # guards _usable
-		self._usable: bool | None = None
+		self._usable: bool | None = None  # until the file is opened
 
 	def fd(self) -> int:
-		self.lock("0", take=False)
+		"""The descriptor of the locks, which a process can inherit."""
+		self.lock("0", take=False)  # opens the file
 		return self._fd
 
+	def lend(self, session: str, process: Any) -> None:
+		"""Makes the lock of a session last until its Codex is gone."""
+		lend_lock(self._byte(session), process)
+
 	@staticmethod
-	def byte(session: str) -> int:
+	def _byte(session: str) -> int:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
+
+	def acquire(self, session: str, control: Control) -> None:
+		"""Waits for the session. Raises Stopped."""
+		why = f"Waiting for session {session}, which another server on this machine is using"
+		try:
+			for which in (self.NEXT, self.USE):
+				while not self.lock(session, which):
+					control.progress.say(why)
+					control.pause(0.05)
+		finally:
+			self.lock(session, self.NEXT, take=False)
 
 	def lock(self, session: str, which: int = USE, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = self.byte(session) + which
+		byte = self._byte(session) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2185,8 +2314,9 @@ class Locks:
 
 
 class Place:
-	"""One call's place in a session: joined by the reader, or when Codex announces a new session;
-	waited for and left by the worker.
+	"""One call's place in a session: joined by the reader, waited for and left by the worker.
+
+	A new session is joined when Codex announces it.
 	"""
 
 	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
@@ -2196,28 +2326,23 @@ class Place:
 			lines.join(session, control)
 
 	def wait(self) -> None:
-		session, control, locks = self._session, self._control, self._locks
-		if session:
-			why = "Waiting for an earlier call on session " + session
-			self._lines.wait(session, control, why)
-			why = f"Waiting for session {session}, which another server on this machine is using"
-			try:
-				for which in (locks.NEXT, locks.USE):
-					while not locks.lock(session, which):
-						control.progress.say(why)
-						control.pause(TICK)
-			finally:
-				locks.lock(session, locks.NEXT, take=False)
+		"""Waits until the call may use its session, if it names one. Raises Stopped."""
+		if self._session:
+			why = f"Waiting for an earlier call on session {self._session}"
+			self._lines.wait(self._session, self._control, why)
+			self._locks.acquire(self._session, self._control)
 
 	def take(self, session: str, process: Any) -> None:
+		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session != self._session:
 			self.leave()
 			self._session = session
 			self._lines.join(session, self._control)
 			self._locks.lock(session)
-		lend_lock(self._locks.byte(session), process)
+		self._locks.lend(session, process)
 
 	def leave(self) -> None:
+		"""Gives the place back."""
 		if self._session:
 			if self._lines.first(self._session) is self._control:  # else it never had the lock
 				self._locks.lock(self._session, take=False)
@@ -2239,12 +2364,13 @@ def session_directory(home: str, session: str) -> str:
 
 # ---- prompts: the attribution line and the text of each tool ----
 
-#: Codex's session picker shows 96 characters of a first message. This leaves 40 of the request.
+#: Codex's session picker shows 96 characters of a first message, on 120 columns. This leaves 40 of
+#: them to tell sessions apart.
 ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-	"""The line that tells Codex, and a person in the picker, who sent a message and how."""
+	"""The line that tells Codex, and a person in the picker, which agent sent a message and how."""
 	client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
 	room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
 	if len(client + origin + tool) > room:
@@ -2271,21 +2397,22 @@ would settle it.
 
 
 class Tool(NamedTuple):
-	"""One tool. `texts` are its own arguments: name, description, part of the prompt; the first
-	`needed` are required. `output` is the field of Codex's reply, "" if it runs no turn. One with
-	`verdicts` reviews; they tell the agent `aim`.
+	"""One tool. `texts` are its own arguments: name, description, part of the prompt. The first
+	`needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
+	that the agent knows `aim`.
 	"""
 
 	name: str
 	title: str
 	description: str
 	texts: tuple[tuple[str, str, str], ...]
-	output: str = ""
+	output: str
 	needed: int = 1
 	aim: str = ""
 	verdicts: tuple[str, ...] = ()
 
 	def prompt(self, arguments: Json) -> str:
+		"""The request first, where the picker shows it, then the parts that are not empty."""
 		if not self.verdicts:
 			return arguments["prompt"]
 		parts = [
@@ -2297,14 +2424,13 @@ class Tool(NamedTuple):
 		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
-WAIT_FOR_IT = "For the answer, call codex_sessions with this session_id and wait_ms."
 CARRY_ON = (
-	" To continue, pass the answer's session_id to the next call of any codex tool. Give the user "
-	"resume_command, which opens it in a terminal. A turn can take minutes."
+	" To continue the conversation, pass the answer's session_id to the next call of any codex "
+	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
 	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
-	"risky or untested. It edits nothing." + CARRY_ON
+	"risky, unclear or untested. It edits nothing." + CARRY_ON
 )
 
 TOOLS = (
@@ -2312,7 +2438,8 @@ TOOLS = (
 		"codex_chat",
 		"Ask Codex",
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
-		"for an opinion, an investigation, or work on files." + CARRY_ON,
+		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
+		"or codex_guard_final." + CARRY_ON,
 		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
@@ -2354,44 +2481,24 @@ TOOLS = (
 		"whether the change is done",
 		("DONE WITH REMARKS", "DONE", "NOT DONE"),
 	),
-	Tool(
-		"codex_sessions",
-		"Find Codex sessions and answers",
-		"Find a lost session_id: lists the newest Codex sessions. With session_id: the last answer "
-		"there, also one that nobody heard. It runs no turn.",
-		(
-			("session_id", "The session of which to show the last message and answer.", ""),
-			("cwd", "The directory whose sessions to list. Without it: the server's.", ""),
-		),
-		needed=0,
-	),
-	Tool(
-		"codex_stop",
-		"Stop Codex in a session",
-		"Stop what calls of this server do in a session, such as one with background: true.",
-		(("session_id", "The session whose calls to stop.", ""),),
-	),
 )
-SESSIONS, HALT = TOOLS[3:]
 
 INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
 Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
-continue the session afterwards.
-Lost a session_id, or an answer? Call codex_sessions.
-Long work, or a client with a short limit for calls? Pass background: true."""
+continue the session afterwards."""
 
-#: Arguments of all turns: name, pattern, description. The patterns are not published: models that
+#: Arguments of all tools: name, pattern, description. The patterns are not published: models that
 #: must fill in every argument could not leave one out with "".
 COMMON_ARGUMENTS = (
 	("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
 	(
 		"cwd",
 		r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*",
-		"The absolute path of an existing directory to work in. Without it: the session's, or for "
-		"a new one the server's.",
+		"The absolute path of an existing directory to work "
+		"in. Without it: the session's own, or for a new one the server's.",
 	),
 	(
 		"model",
@@ -2421,133 +2528,134 @@ def field(kind: str, description: str, **more: Any) -> Json:
 	return {"type": kind, "description": description, **more}
 
 
-def number(description: str, low: int, high: int, default: int) -> Json:
-	text = f"{description}, from {low} to {high}. Without it: {default}."
-	return field("integer", text, minimum=low, maximum=high)
-
-
 def input_schema(tool: Tool, settings: Settings) -> Json:
-	"""The JSON Schema of a tool's arguments, in keywords that all converters take."""
+	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
 	fields = {name: field("string", text) for name, text, _ in tool.texts}
-	if tool is SESSIONS:
-		wait = "Milliseconds to wait while a call of this server runs in session_id"
-		fields["all"] = field("boolean", "Whether to list those of all directories.")
-		fields["limit"] = number("How many to list", 1, 50, 10)
-		fields["wait_ms"] = number(wait, 0, MAX_TIMEOUT_MS, 0)
-	if tool.output and not tool.verdicts:
+	if not tool.verdicts:
 		most = SANDBOXES.index(settings.sandbox or "workspace-write")
 		default = settings.sandbox or "as the user's configuration says, or read-only"
-		text = f"What Codex may do in this turn. Without it: {default}."
-		fields["sandbox"] = field("string", text, enum=list(SANDBOXES[: most + 1]))
-	if tool.output:
-		fields.update((name, field("string", text)) for name, text, _ in COMMON_ARGUMENTS)
-		fork = (
-			"Whether to go on in a copy of the session, with an id of its own. It works while "
-			"somebody else has the session open."
+		fields["sandbox"] = field(
+			"string",
+			f"What Codex may do in this turn. Without it: {default}.",
+			enum=list(SANDBOXES[: most + 1]),
 		)
-		begun = "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
-		limit = "Milliseconds until the call gives up"
-		fields["fork"], fields["background"] = field("boolean", fork), field("boolean", begun)
-		fields["timeout_ms"] = number(limit, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)
-	required = [name for name, _, _ in tool.texts[: tool.needed]]
-	return {"type": "object", "properties": fields, "required": required}
+	fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
+	fields["fork"] = field(
+		"boolean",
+		"Whether to go on in a copy of the session session_id, with an id of its own. It works "
+		"while somebody else has the session open.",
+	)
+	low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
+	fields["timeout_ms"] = field(
+		"integer",
+		f"Milliseconds from {low} to {high} until the call gives up. Without it: "
+		f"{settings.timeout_ms}.",
+		minimum=low,
+		maximum=high,
+	)
+	return {
+		"type": "object",
+		"properties": fields,
+		"required": [name for name, _, _ in tool.texts[: tool.needed]],
+	}
 
 
 def output_schema(tool: Tool) -> Json:
-	text = {"type": "string"}
-	fields: Json = {
+	fields = {
 		"session_id": field("string", "Pass it to the next call to continue."),
 		"resume_command": field("string", "For the user: opens the session in a terminal."),
+		tool.output: field("string", f"Codex's {tool.output}."),
 	}
-	required, verdicts = list(fields), [one.lower().replace(" ", "_") for one in tool.verdicts]
-	if tool is HALT:
-		fields["stopped"] = field("integer", "How many calls were stopped.")
-	elif tool is SESSIONS:
-		fields.update(dict.fromkeys(("state", "title", "agent", "cwd", "updated_at"), text))
-		fields["archived"] = {"type": "boolean"}
-		sessions = {"type": "object", "properties": dict(fields)}
-		fields.update(dict.fromkeys(("asked", "reply", "verdict", "error"), text))
-		fields["sessions"], required = {"type": "array", "items": sessions}, []
-	else:
-		fields.update(dict.fromkeys(("state", "next"), text))
-		fields[tool.output] = field("string", f"Codex's {tool.output}.")
-		fields["forked_from"] = field("string", "The session of which this is a copy.")
-		usage = "Tokens, cumulative; with old versions those of the turn."
-		fields["usage"] = field("object", usage)
-	if verdicts:
-		fields["verdict"] = field("string", "If the reply has a plain one.", enum=verdicts)
-	fields["warnings"] = {"type": "array", "items": text}
+	required = list(fields)
+	fields["forked_from"] = field("string", "The session of which this is a copy.")
+	fields["warnings"] = field(
+		"array", "What Codex warned about or could not do.", items={"type": "string"}
+	)
+	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
+	if tool.verdicts:
+		fields["verdict"] = field(
+			"string",
+			"The verdict, if the reply has a plain one.",
+			enum=[verdict.lower().replace(" ", "_") for verdict in tool.verdicts],
+		)
 	return {"type": "object", "properties": fields, "required": required}
 
 
 def describe_tools(settings: Settings) -> list[Json]:
+	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
-		turn, title = bool(tool.output), tool.title
-		writes = turn and turn_sandbox(tool, None, settings) != "read-only" or tool is HALT
+		writes = turn_sandbox(tool, None, settings) != "read-only"
 		described.append(
 			{
 				"name": tool.name,
-				"title": title,
+				"title": tool.title,
 				"description": tool.description,
 				"inputSchema": input_schema(tool, settings),
 				"outputSchema": output_schema(tool),
 				"annotations": {
-					"title": title,
+					"title": tool.title,
 					"readOnlyHint": not writes,
 					"destructiveHint": writes,
-					"idempotentHint": not turn,
-					"openWorldHint": turn,
+					"idempotentHint": False,
+					"openWorldHint": True,
 				},
 				# for Claude Code: the size of answers to hand on, words to find the tool
 				"_meta": {
 					"anthropic/maxResultSizeChars": 500_000,
-					"anthropic/searchHint": "second opinion from Codex: " + title,
+					"anthropic/searchHint": "second opinion from Codex: " + tool.title,
 				},
 			}
 		)
 	return described
 
 
+#: How models write what is true or false.
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def checked(schema: Json, arguments: Json) -> Json:
-	"""The arguments without those that are null or empty. Raises Failure."""
+	"""The arguments, without those that are null or empty because they could not be left out.
+
+	Raises Failure.
+	"""
 	found: Json = {}
-	problems, rules, needed = [], schema["properties"], schema["required"]
-	for name, value in {**dict.fromkeys(needed), **arguments}.items():
+	problems, rules = [], schema["properties"]
+	for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
 		if name not in rules:
-			problems.append(f"unknown argument {quoted(name)}; known are " + ", ".join(rules))
+			import difflib  # seldom needed
+
+			near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
+			known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
+			problems.append(f"unknown argument {quoted(name)}; {known}")
 			continue
 		rule, choices = rules[name], rules[name].get("enum")
-		kind, right = rule["type"], rule["description"]
-		if name in ("sandbox", "session_id") and isinstance(value, str):
-			value = value.strip().lower()
-		if name not in needed:
+		whole, truth = rule["type"] == "integer", rule["type"] == "boolean"
+		if name not in schema["required"]:
 			value = value.strip() if isinstance(value, str) else value
 			if value in (None, ""):
 				continue
-			if kind == "integer" and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
+			if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
 				value = int(float(value))
-			if kind == "boolean":
-				value = BOOLEANS.get(str(value).lower(), value)
-		if kind == "integer":
+			if truth and str(value).lower() in BOOLEANS:
+				value = BOOLEANS[str(value).lower()]
+			if name in ("sandbox", "session_id") and isinstance(value, str):
+				value = value.lower()
+		if whole:
 			good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
-		elif kind == "boolean":
+		elif truth:
 			good = type(value) is bool
 		else:
-			kind, pattern = "non-empty string", PATTERNS.get(name, r"(?s).*\S.*")
-			good = isinstance(value, str) and re.fullmatch("|".join(choices or [pattern]), value)
+			pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
+			good = isinstance(value, str) and re.fullmatch(pattern, value)
 		found[name] = value
-		if choices:
-			right = "one of " + ", ".join(choices)
-			if value in SANDBOXES:
-				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
+		right = "one of " + ", ".join(choices) if choices else rule["description"]
 		if value is None:
 			problems.append(f'missing argument "{name}": {right}')
 		elif not good:
-			kind = {"integer": "an integer", "boolean": "true or false"}.get(kind, "a " + kind)
+			kind = "an integer" if whole else "true or false" if truth else "a non-empty string"
+			if choices and value in SANDBOXES:
+				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
 			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
 	if problems:
 		raise Failure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
@@ -2559,15 +2667,18 @@ def tool_result(*parts: str | None, **more: Any) -> Json:
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def failure(text: str, session: str | None = None, home: str = "") -> Json:
-	command = session and resume_command(home, session)
-	told = command and f"session_id: {session}\nresume_command: {command}"
-	return tool_result(text, told, isError=True)
+def failure(text: str, reply: str | None = None, session: str | None = None) -> Json:
+	"""The result of a call that failed, with the session if it can be continued."""
+	return tool_result(
+		text,
+		reply and "Codex's last words in this turn:\n" + reply,
+		session and f"session_id: {session}\nresume_command: codex resume {session}",
+		isError=True,
+	)
 
 
 class Call:
-	error = "The server failed."
-	ended = 0.0
+	"""A checked call."""
 
 	def __init__(
 		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
@@ -2575,70 +2686,27 @@ class Call:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
-		self.forked_from = self.session if arguments.get("fork") else None
-		self.turn = Turn(self.session)
-		self.notes: list[str] = []
-		self.on_begun = lambda: None
-
-	def own_session(self) -> str | None:
-		"""The session in which it runs its turn, if it is known yet."""
-		return self.turn.session or (None if self.forked_from else self.session)
+		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
+		self.turn = Turn(self.session)  # of the latest attempt
 
 
-def given(values: Json) -> Json:
-	return {name: value for name, value in values.items() if value not in (None, "")}
-
-
-def line_of(values: Json) -> str:
-	return " | ".join(f"{name}: {value}" for name, value in given(values).items())
-
-
-def success(head: Json, *parts: str, **more: Any) -> Json:
-	"""A result. The session comes first: some clients cut the end off."""
-	warned = "\n".join("warning: " + text for text in more.get("warnings") or ())
-	return tool_result(line_of(head), *parts, warned, structuredContent=given({**head, **more}))
-
-
-def verdict_in(reply: str, verdicts: tuple[str, ...]) -> str:
-	return next(filter(None, (verdict_of(part, verdicts) for part in reply.split("\n\n"))), "")
-
-
-def last_words(reply: str | None) -> str:
-	return f"\n\nCodex's last words in this turn:\n{reply}" if reply else ""
-
-
-def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
-	"""Who sent a message by its attribution line, the rest, and the verdicts that it asks for."""
-	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
-	if not line:
-		return "", message, ()
-	verdicts = (tool.verdicts for tool in TOOLS if tool.name.endswith(line[2]))
-	return line[1], message[line.end() :], next(verdicts, ())
-
-
-def utc(seconds: Any) -> str:
-	"""A time as ISO 8601 has it, or "" if it is none."""
-	good = type(seconds) in (int, float) and 0 < seconds < 1e10
-	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
-
-
-def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
-	"""The last message of a turn in Codex's index, the answer, and why there is none."""
-	folded, message = Turn(), ""
-	folded.fold({"type": "turn.started"})
-	for item in objects_in(turn, "items"):
-		if item.get("type") == "userMessage":
-			message = "\n".join(text_in(part, "text") for part in objects_in(item, "content"))
-		elif item.get("type") == "agentMessage":
-			folded.fold({"type": "item.completed", "item": dict(item, type="agent_message")})
-	folded.verdicts = signed(message)[2]
-	reply, status = folded.reply or "", text_in(turn, "status")
-	if not turn or elsewhere and status == "interrupted" and not turn.get("completedAt"):
-		return message, "", ""  # none, or it is still running
-	if reply and status == "completed":
-		return message, reply, ""
-	error = codex_words(text_in(turn, "error", "message")) or f"No answer: the turn is {status}."
-	return message, "", error + last_words(reply)
+def success(call: Call, warnings: list[str]) -> Json:
+	"""The result of a good turn. The session comes first: some clients cut the end off."""
+	tool, turn, reply = call.tool, call.turn, call.turn.reply or ""
+	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
+	head = {
+		"session_id": turn.session,
+		"resume_command": f"codex resume {turn.session}",
+		"forked_from": call.arguments.get("fork") and call.session,
+		"verdict": next(filter(None, verdicts), ""),
+	}
+	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
+	return tool_result(
+		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
+		reply,
+		"\n".join("warning: " + text for text in warnings),
+		structuredContent={name: value for name, value in structured.items() if value},
+	)
 
 
 class ToolRunner:
@@ -2649,13 +2717,10 @@ class ToolRunner:
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-		self._asking = Lines(2)
-		self._changed = threading.Condition()  # guards the next three
-		self._calls: list[Call] = []
-		self._ended: dict[str, Call] = {}  # the last one in each of the newest sessions
-		self._closed = False
-		self._told: set[str] = set()
-		self._opened: dict[str, Json] = {}
+		self._changed = threading.Condition()  # guards the next two
+		self._calls, self._closed = 0, False
+		self._told: set[str] = set()  # notices passed on
+		self._directories: dict[str, str] = {}  # of sessions begun here
 		self._nested: bool | None = None
 
 	def accept(
@@ -2664,242 +2729,76 @@ class ToolRunner:
 		"""Takes a call and its place, until `perform` or `abandon`. Raises Failure."""
 		settings = self._settings
 		if settings.problems:
-			problems = "; ".join(settings.problems)
-			raise Failure("This server's environment is misconfigured. Tell the user: " + problems)
+			raise Failure(
+				"This server's environment is misconfigured. Tell the user: "
+				+ "; ".join(settings.problems)
+			)
 		arguments = checked(input_schema(tool, settings), arguments)
 		if self._nested is None:
 			self._nested = inside(MARKER)
 		if self._nested:
 			raise Failure(
-				f"You are the Codex that {NAME} started. Work on your own: a call would start "
-				"another Codex, and so on without end."
+				f"You are the Codex that {NAME} itself started. Work on your own: a "
+				"call would start another Codex, and so on without end."
 			)
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
 			raise Failure("Nothing was sent to Codex: fork needs the session_id of the original.")
-		timeout_ms, prompt = 60_000 + arguments.get("wait_ms", 0), ""
-		if tool.output:
-			timeout_ms = arguments.get("timeout_ms", settings.timeout_ms)
-			line = attribution(client, tool.name, settings.origin)
-			prompt = f"{line}\n{well_formed(tool.prompt(arguments))}"
-		control = Control(timeout_ms / 1000, Progress(send))
+		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
+		prompt = "\n".join(
+			(attribution(client, tool.name, settings.origin), well_formed(tool.prompt(arguments)))
+		)
+		control = Control(Deadline(timeout_ms / 1000), Progress(send))
 		with self._changed:
-			if len(self._calls) >= MAX_CALLS:
+			if self._calls >= MAX_CALLS:
 				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
-			# A copy is a session of its own.
-			joined = None if fork or not tool.output else session
-			place = Place(self._sessions, self._locks, joined, control)
-			call = Call(tool, arguments, prompt, control, place)
-			self._calls.append(call)
-		return call
+			self._calls += 1
+		# A copy is a session of its own.
+		place = Place(self._sessions, self._locks, None if fork else session, control)
+		return Call(tool, arguments, prompt, control, place)
 
 	def perform(self, call: Call) -> tuple[Json, str, str | None]:
 		"""Runs a call: its result, a word for the log, the session if known."""
-		lost = not call.tool.output
+		lost = False
 		try:
-			if call.tool is HALT:
-				return self._stop(call), "ok", call.session
-			if call.tool is SESSIONS:
-				return (self._look if call.session else self._list)(call), "ok", call.session
 			call.place.wait()
 			self._run(call, self._options(call))
 			if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
 				raise Failure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
-			news = call.notes + [text for text in call.turn.warnings if text not in self._told]
+			news = [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
-			call.error, reply = "", call.turn.reply or ""
-			session, verdict = call.turn.session or "", verdict_in(reply, call.tool.verdicts)
-			head = self._head(session, forked_from=call.forked_from, verdict=verdict)
-			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news or None}
-			return success(head, reply, **more), "ok", session
+			return success(call, news), "ok", call.turn.session
 		except Failure as error:
-			call.error, ending = str(error), "failed"
-			lost = lost or isinstance(error, SessionLost)
+			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
 		except Stopped as stop:
-			ending, late = stop.reason.name.lower(), stop.reason is Reason.TIMEOUT
-			why = f"No answer within {call.control.timeout}" if late else "The call was stopped"
-			seen, then = one_line(call.control.progress.latest, 200), "Codex had not begun."
-			if call.turn.state is not State.WAITING:
-				then = "Codex was stopped; what it did stays in the session."
-			again = " Call again with a larger timeout_ms." if late else ""
-			call.error = f"{why}. The last that was seen: {seen}. {then}{again}"
-		finally:
-			call.error = call.error and call.error + last_words(call.turn.reply)
-			self.abandon(call)
-		known = call.turn.session or call.session
-		home = self._settings.home
-		return failure(call.error, None if lost else known, home), ending, known
-
-	def begun(self, call: Call) -> Json:
-		return success(
-			self._head(
-				call.turn.session or "",
-				forked_from=call.forked_from,
-				state="running",
-				next=WAIT_FOR_IT,
+			then = (
+				"Codex had not begun. Call again later, or"
+				if call.turn.state is State.WAITING
+				else "Codex was stopped; what it did stays in the session. Continue it"
 			)
-		)
-
-	def _head(self, session: str, **more: Any) -> Json:
-		command = resume_command(self._settings.home, session)
-		return {"session_id": session, "resume_command": command, **more}
+			seen = one_line(call.control.progress.latest, 200)
+			text = (
+				f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
+				"a larger timeout_ms."
+			)
+			ending = stop.reason.name.lower()
+		finally:
+			self.abandon(call)
+		session = call.turn.session or call.session
+		return failure(text, call.turn.reply, None if lost else session), ending, session
 
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
 		call.place.leave()
-		session, now = call.own_session(), time.time()
 		with self._changed:
-			self._calls.remove(call)
-			if call.tool.output and session:
-				call.ended = now
-				self._ended.pop(session, None)
-				self._ended[session] = call
-				for old in list(self._ended)[:-MAX_RECALLED]:
-					del self._ended[old]
-				if session in self._opened:
-					self._opened[session]["updated_at"] = utc(now)
-			for other in self._calls:
-				if not other.tool.output:
-					other.control.wake()
+			self._calls -= 1
 			self._changed.notify_all()
 
 	def close(self, patience: float) -> None:
-		"""Stops all calls, and waits `patience` seconds for them to end."""
+		"""Lets no run start, and waits `patience` seconds for the calls to end."""
 		with self._changed:
 			self._closed = True
-			for call in self._calls:
-				call.control.stop(Reason.SHUTDOWN)
-			self._changed.wait_for(lambda: not self._calls, patience)
-
-	def _in(self, session: str) -> list[Call]:
-		with self._changed:
-			return [
-				call for call in self._calls if call.tool.output and call.own_session() == session
-			]
-
-	def _stop(self, call: Call) -> Json:
-		session = call.session or ""
-		calls = self._in(session)
-		for one in calls:
-			one.control.stop(Reason.STOPPED)
-		while not set(calls).isdisjoint(self._in(session)):
-			call.control.pause(1.0)
-		return success(self._head(session, stopped=len(calls)))
-
-	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
-		self._asking.join("", control)
-		try:
-			self._asking.wait("", control, "Waiting for other questions to Codex")
-			return self._codex.ask(control, *questions)
-		except OSError as error:
-			advice = CHECK_ID if isinstance(error, Refused) else "Call again later."
-			raise Failure(f"Codex's app-server could not be asked: {error}. {advice}") from None
-		finally:
-			self._asking.leave("", control)
-
-	def _read(self, control: Control, session: str) -> tuple[Json, Json]:
-		"""A session and its last turn, as Codex's index has them. Raises Failure and Stopped."""
-		read, turns = self._ask(
-			control,
-			("thread/read", {"threadId": session, "includeTurns": False}),
-			("thread/turns/list", {"threadId": session, "limit": 1, "itemsView": "full"}),
-		)
-		thread, turn = object_in(read, "thread"), [*objects_in(turns, "data"), {}][0]
-		if thread.get("id") != session:
-			raise Failure("Codex's app-server answered for another session.")
-		return thread, turn
-
-	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
-		agent, request, _ = signed(message)
-		lock = os.path.join(self._settings.home, "thread-writer-locks", session + ".lock")
-		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
-		title = one_line(name or request, 120)
-		return given(self._head(session, state=state, title=title, agent=agent, **more))
-
-	def _indexed(self, thread: Json) -> Json:
-		return self._entry(
-			text_in(thread, "id"),
-			text_in(thread, "preview"),
-			text_in(thread, "name"),
-			cwd=text_in(thread, "cwd"),
-			updated_at=utc(thread.get("updatedAt")),
-			archived="archived_sessions" in text_in(thread, "path") or None,
-		)
-
-	def _list(self, call: Call) -> Json:
-		wanted, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
-		cwd = "" if wanted.get("all") else wanted.get("cwd", self._settings.cwd)
-		question = {
-			"limit": limit,
-			"sortKey": "updated_at",
-			"sourceKinds": ["cli", "vscode", "exec", "appServer"],
-			"modelProviders": [],
-			"useStateDbOnly": True,  # else it reads their files
-			**({"cwd": cwd} if cwd else {}),
-		}
-		both = [("thread/list", dict(question, archived=archived)) for archived in (False, True)]
-		found = {
-			session: self._entry(session, **opened)
-			for session, opened in reversed(list(self._opened.items()))
-			if not cwd or os.path.realpath(cwd) == os.path.realpath(opened["cwd"])
-		}
-		try:
-			for answer in self._ask(call.control, *both):
-				for thread in objects_in(answer, "data"):
-					if re.fullmatch(UUID, text_in(thread, "id")):
-						found[thread["id"]] = self._indexed(thread)
-		except Failure as error:
-			warnings.append(f"Only sessions that this server has opened are listed. {error}")
-		entries = list(found.values())
-		entries.sort(key=lambda entry: text_in(entry, "updated_at"), reverse=True)
-		del entries[limit:]
-		lines = [f"{entry.get('title', '')}\n  {line_of(entry)}" for entry in entries]
-		return success(
-			{},
-			f"Sessions of {cwd or 'all directories'}: {len(entries) or 'none'}",
-			"\n".join(lines),
-			warnings=warnings or None,
-			sessions=entries,
-		)
-
-	def _look(self, call: Call) -> Json:
-		session, control = call.session or "", call.control
-		end = clock() + call.arguments.get("wait_ms", 0) / 1000
-		while True:
-			active = self._in(session)
-			if not active or clock() >= end:
-				break
-			doing = active[0].control.progress.latest
-			control.progress.say(f"Waiting for session {session}: {doing}")
-			control.pause(min(PROGRESS_GAP, end - clock()))
-		mine, warnings = self._ended.get(session), []
-		turn: Json = {}
-		entry = self._entry(session, **self._opened.get(session, {}))
-		if not active or session not in self._opened:
-			try:
-				thread, turn = self._read(control, session)
-				entry = self._indexed(thread)
-			except Failure as failed:
-				if not mine and not active:
-					raise
-				warnings.append(f"What others did there is not known. {failed}")
-		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
-		started = turn.get("startedAt")
-		if active:
-			entry["state"], message, reply, error = "running", active[0].prompt, "", ""
-		elif mine and (
-			message in ("", mine.prompt) or type(started) is not int or started < int(mine.ended)
-		):
-			message, error = mine.prompt, mine.error
-			reply = "" if error else mine.turn.reply or ""
-		_, asked, verdicts = signed(message)
-		last = {"asked": asked[:2000], "reply": reply, "error": error}
-		return success(
-			{**entry, "verdict": verdict_in(reply, verdicts)},
-			*map("{}: {}".format, given(last), given(last).values()),
-			warnings=warnings or None,
-			**last,
-		)
+			self._changed.wait_for(lambda: self._calls == 0, patience)
 
 	def _run(self, call: Call, options: Options) -> None:
 		pause, tries, control = 0.5, 0, call.control
@@ -2937,14 +2836,14 @@ class ToolRunner:
 			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
 		raise Failure(
-			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or "
-			"call again when it is closed there."
+			f"Nothing was sent. {THERE}, and was not free within {call.timeout}. {FORK}, or call "
+			"again when it is closed there."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
 		expected = None if options.fork else options.session
 		call.turn = turn = Turn(expected, options.sandbox, call.tool.verdicts)
-		over: float | None = None
+		over: float | None = None  # since when there is an answer
 		progress, events = call.control.progress, run.events()  # type: Progress, Any
 		progress.say("Starting Codex")
 		try:
@@ -2956,17 +2855,11 @@ class ToolRunner:
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
-							self._opened[known] = {
-								"message": call.prompt[:1000],
-								"cwd": options.cwd,
-								"updated_at": utc(time.time()),
-							}
-						command = resume_command(self._settings.home, known)
+							self._directories[known] = options.cwd
 						progress.say(
-							f"Codex is working in session {known} ({command})", at_once=True
+							f"Codex is working in session {known} (codex resume {known})",
+							at_once=True,
 						)
-					if event["type"] == "turn.started" and known:
-						call.on_begun()
 					if text:
 						progress.say(text)
 					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
@@ -2990,30 +2883,18 @@ class ToolRunner:
 			events.close()
 		turn.result()
 
-	def _directory(self, call: Call, session: str) -> str:
-		"""Where a session was started; "" if nobody knows, or need know."""
-		home = self._settings.home
-		own = text_in(self._opened, session, "cwd") or session_directory(home, session)
-		if own or call.arguments.get("cwd") and not self._settings.roots:
-			return own
-		try:
-			own = text_in(self._read(call.control, session)[0], "cwd")
-		except Failure as failed:
-			log(f"the directory of session {session}: {failed}")
-		if not own:
-			cwd = call.arguments.get("cwd") or self._settings.cwd
-			call.notes.append(f"The directory of this session is not known; it ran in {cwd}.")
-		return own
-
 	def _options(self, call: Call) -> Options:
 		given, session, settings = call.arguments, call.session, self._settings
 		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
-		own = session and self._directory(call, session)
-		started, problem, roots = "the directory of this session", "", settings.roots
+		own = session and (
+			self._directories.get(session) or session_directory(settings.home, session)
+		)
+		started = "the directory of this session"
 		where, cwd = "the working directory of this server", settings.cwd
 		for name, path in ((started, own), ("cwd", given.get("cwd"))):
 			if path:
 				where, cwd = name, path
+		problem, roots = "", settings.roots
 		# What is written there decides what shells and later turns do.
 		homes = above(settings.home) + above(os.path.expanduser("~"))
 		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
@@ -3031,8 +2912,14 @@ class ToolRunner:
 			raise Failure(
 				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
 			)
-		model, effort = given.get("model"), given.get("reasoning_effort")
-		return Options(cwd, session, model, effort, sandbox, given.get("fork", False))
+		return Options(
+			cwd,
+			session,
+			given.get("model"),
+			given.get("reasoning_effort"),
+			sandbox,
+			given.get("fork", False),
+		)
 
 
 # ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
@@ -3043,7 +2930,7 @@ REVISION, ABILITIES, CLIENT, INFO = (
 )
 SERVER = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
 ABOUT: Json = {"capabilities": {"tools": {}}, "instructions": INSTRUCTIONS}
-CACHED = {"ttlMs": 300_000, "cacheScope": "private"}
+CACHED = {"ttlMs": 300_000, "cacheScope": "private"}  # it changes only with the environment
 
 Answer = Callable[[Json], None]
 
@@ -3051,19 +2938,20 @@ Answer = Callable[[Json], None]
 class Server:
 	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
 
-	The lock guards `_in_flight`, the requests by id: who takes one out has the last word on it.
+	`receive` is for the reader alone. The lock guards `_in_flight`, the requests by id: who takes
+	one out, by answering or cancelling, has the last word on it.
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
-		self._runner, self._home = ToolRunner(settings), settings.home
+		self._runner = ToolRunner(settings)
 		self._tools = describe_tools(settings)
 		self._send = send
-		self._client = ""
+		self._client = ""  # its name, of the legacy era
 		self._lock = threading.Lock()
 		self._in_flight: dict[Any, Call] = {}
 
 	def receive(self, line: bytes | None) -> None:
-		"""Takes a line from the client, None for one too long. Never raises."""
+		"""Takes one line from the client, None for one that was too long. Never raises."""
 		request_id, taken = None, False
 		try:
 			if line is None:
@@ -3075,25 +2963,26 @@ class Server:
 				taken = request_id in self._in_flight
 			message = read_message(value)
 			if message and message.id is None:
-				cancelled = message.params.get("requestId")
-				if message.method == "notifications/cancelled" and is_id(cancelled):
-					call = self._in_flight.get(cancelled)
-					if call and self._take(cancelled, call):
-						call.control.stop(Reason.CANCELLED)
+				if message.method == "notifications/cancelled":
+					self._cancel(message.params.get("requestId"))
 			elif message and taken:
 				raise invalid_request("a request with this id is still in flight")
 			elif message:
 				self._dispatch(message)
 		except Exception as error:
-			if not isinstance(error, RpcError):
+			if not isinstance(error, RpcError):  # a fault in here: it costs only this message
 				log(f"internal error: {error!r}")
 				error = RpcError(INTERNAL_ERROR, f"Internal error: {error!r}")
-			# With the id of one in flight, it would answer that.
+			# With the id of one in flight it would be taken for the answer to that.
 			self._send(error.response(None if taken else request_id))
 
 	def close(self, patience: float) -> None:
+		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
 		with self._lock:
+			calls = list(self._in_flight.values())
 			self._in_flight.clear()
+		for call in calls:
+			call.control.deadline.stop(Reason.SHUTDOWN)
 		self._runner.close(patience)
 
 	def _dispatch(self, message: Message) -> None:
@@ -3120,11 +3009,7 @@ class Server:
 		elif method == "server/discover":
 			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
 		elif method == "initialize":
-			revision = params.get("protocolVersion")
-			if not isinstance(revision, str):
-				raise invalid_params('"protocolVersion" must be a string')
-			revision = revision if revision in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
-			self._client = text_in(params, "clientInfo", "name")
+			revision = self._initialize(params)
 			answer({"protocolVersion": revision, "serverInfo": SERVER, **ABOUT})
 		elif method == "ping" and not modern:
 			answer({})
@@ -3139,8 +3024,15 @@ class Server:
 		if not isinstance(asked, str) or not isinstance(abilities, dict):
 			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
+	def _initialize(self, params: Json) -> str:
+		wanted = params.get("protocolVersion")
+		if not isinstance(wanted, str):
+			raise invalid_params('"protocolVersion" must be a string')
+		self._client = text_in(params, "clientInfo", "name")
+		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
+
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-		"""Answers a refusal at once, and leaves all else to a worker. Raises RpcError."""
+		"""Answers a refusal at once, leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
 		tool = next((tool for tool in TOOLS if tool.name == name), None)
 		if tool is None:
@@ -3151,11 +3043,15 @@ class Server:
 		def tell(text: str) -> None:
 			nonlocal told
 			told += 1
-			what = {"progressToken": token, "progress": told, "message": text}
 			with self._lock:
 				if self._in_flight.get(message.id) is call:
-					notification = {"method": "notifications/progress", "params": what}
-					self._send({"jsonrpc": "2.0", **notification})
+					self._send(
+						{
+							"jsonrpc": "2.0",
+							"method": "notifications/progress",
+							"params": {"progressToken": token, "progress": told, "message": text},
+						}
+					)
 
 		try:
 			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
@@ -3166,30 +3062,26 @@ class Server:
 		work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
 		try:
 			work.start()
-		except RuntimeError:
+		except RuntimeError:  # the system gives no more threads
 			self._runner.abandon(call)
 			self._take(message.id, call)
 			answer(failure("This server is out of threads: wait for other calls to end."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session = clock(), call.session
-
-		def respond(result: Json) -> None:
-			call.control.progress.settle()
-			if self._take(request_id, call):
-				try:
-					answer(result)
-				except (ValueError, RecursionError) as error:
-					answer(failure(f"The answer cannot be sent ({error!r}).", session, self._home))
-
-		if call.arguments.get("background"):
-			call.on_begun = lambda: respond(self._runner.begun(call))
 		try:
 			result, ending, session = self._runner.perform(call)
-		except Exception as error:
+		except Exception as error:  # a fault in here must cost no more than this call
 			ending = f"internal error: {error!r}"
-			result = failure(f"The server failed ({ending}). If it keeps failing, tell the user.")
-		respond(result)
+			result = failure(
+				f"The server failed ({ending}). Call again; if it keeps failing, tell the user."
+			)
+		call.control.progress.settle()
+		if self._take(request_id, call):
+			try:
+				answer(result)
+			except (ValueError, RecursionError) as error:  # it can be read, but not written
+				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session}"))
 		spent = clock() - begin
 		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
 
@@ -3201,6 +3093,11 @@ class Server:
 				del self._in_flight[request_id]
 			return mine
 
+	def _cancel(self, request_id: Any) -> None:
+		call = self._in_flight.get(request_id) if is_id(request_id) else None
+		if call is not None and self._take(request_id, call):
+			call.control.deadline.stop(Reason.CANCELLED)
+
 
 # ---- command line ----
 
@@ -3208,13 +3105,13 @@ class Server:
 def serve(settings: Settings) -> None:
 	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
 	while os.open(os.devnull, os.O_RDWR) < 3:
-		pass
-	os.closerange(3, 10)  # a Watch needs numbers below 10
+		pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
+	os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
 	# A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
 	wake_read, wake_write = os.pipe()
 	if not WINDOWS:
 		os.set_blocking(wake_write, False)
-		for fd in (0, 1):  # as the client may not have left them
+		for fd in (0, 1):  # a client can have left its own end's setting on them
 			os.set_blocking(fd, True)
 	signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 	for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -3234,9 +3131,9 @@ def serve(settings: Settings) -> None:
 					server.receive(line)
 					while not writer.wait_for_room(MAX_UNSENT, 0.2):
 						if poll(0, getattr(select, "POLLRDHUP", 0)):
-							return
+							return  # the client has gone, whatever it has not read
 		except OSError:
-			pass
+			pass  # the input cannot be read: as good as its end
 		finally:
 			leave()
 
@@ -3249,7 +3146,7 @@ def serve(settings: Settings) -> None:
 
 
 def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
-	"""Lines of `--check`: whether all is well, with what, a text, what to add if not."""
+	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
 	codex, home, cwd = find_codex(settings.codex), settings.home, settings.cwd
 	good, words = ask_codex(codex, "--version")
 	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
@@ -3278,14 +3175,12 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		windows = "do not see the agent's turns until they are opened again"
 	elif version >= (0, 149):
 		windows = "take the agent's messages"
+	yield True, "windows of `codex resume`", windows, ""
 	managed = os.path.join(MANAGED, "requirements.toml")
-	for what, text in (
-		("windows of `codex resume`", windows),
-		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
-		("managed requirements", managed if os.path.exists(managed) else ""),
-		("trust of the directory", given_trust(cwd, config)),
-	):
-		yield True, what, text or "none", ""
+	rules = ", ".join(allow_rules(home, cwd)) or "none"
+	yield True, "rules that lift a sandbox", rules, ""
+	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
+	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
 	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
@@ -3297,6 +3192,7 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 
 
 def run_check(settings: Settings) -> int:
+	"""Prints what would be used and whether it works; returns the exit code."""
 	home, cwd = settings.home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
@@ -3329,6 +3225,7 @@ def windows_quote(word: str) -> str:
 
 
 def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
+	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
@@ -3337,7 +3234,7 @@ def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 
 
 def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
-	"""The block for Codex's config.toml, which `codex mcp add` cannot set."""
+	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
@@ -3350,7 +3247,7 @@ def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 			f"command = {python}",
 			f"args = [{file}]",
 			f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-			"# without this, Codex refuses the tools where nobody can be asked",
+			"# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
 			'default_tools_approval_mode = "approve"',
 			"",
 			f"[mcp_servers.{NAME}.env]",
@@ -3360,6 +3257,7 @@ def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 
 
 def json_config(command: list[str], env: dict[str, str], _: str) -> str:
+	"""The entry for clients that are configured with JSON."""
 	server = {"command": command[0], "args": command[1:], "env": env}
 	return json.dumps({"mcpServers": {NAME: server}}, indent=2)
 
@@ -3368,13 +3266,18 @@ CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
 def print_config(client: str, settings: Settings) -> int:
+	"""Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
 	import tempfile
 
 	file = os.path.abspath(globals().get("__file__", ""))
 	folder, name = os.path.split(file)
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
 	if not os.path.isfile(file) or passing:
-		print("Save this as a file codex_persistent_mcp.py, and run that.", file=sys.stderr)
+		print(
+			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
+			"run that.",
+			file=sys.stderr,
+		)
 		return 1
 	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
 	try:
@@ -3388,14 +3291,15 @@ def print_config(client: str, settings: Settings) -> int:
 
 
 def main() -> int:
+	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
-		stream.reconfigure(encoding="utf-8")  # type: ignore  # not the old code page
-	if os.environ.get("CODEX_HOME"):
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
+	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
 		os.environ["CODEX_HOME"] = settings.home
 	if len(sys.argv) == 1:
 		serve(settings)
-	import argparse
+	import argparse  # not for the server: it must be there at once
 
 	parser = argparse.ArgumentParser(
 		prog="codex_persistent_mcp.py",

@@ -47,7 +47,7 @@ def failed(result: Dict[str, Any], *words: str, session: Optional[str] = None) -
     for noise in NOISE:
         assert noise not in text
     if session:
-        assert " codex resume " + session in text and "session_id: " + session in text
+        assert "codex resume " + session in text and "session_id: " + session in text
     return text
 
 
@@ -72,7 +72,7 @@ def test_good_turn_gives_reply_session_usage_and_resume_command(bench: Any, vers
     answer = result["structuredContent"]
     assert not result.get("isError")
     assert answer["session_id"] == only_session(bench)
-    assert answer["resume_command"] == bench.resume(answer["session_id"])
+    assert answer["resume_command"] == "codex resume " + answer["session_id"]
     assert answer["reply"].endswith("What is 2 + 2?")
     assert answer["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     first, blank, rest = text_of(result).split("\n", 2)
