@@ -77,7 +77,7 @@ MAX_STDERR = 32 << 10  # kept of the beginning of Codex's stderr, and of its end
 MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read
 
 MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
-MAX_RECALLED = 100  # sessions whose last call is kept
+MAX_RECALLED = 100  # sessions of which something is kept
 
 # Seconds:
 TICK = 0.05  # a run yields at least this often
@@ -271,7 +271,7 @@ class Progress:
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or clock()
 		if at_once:
-			self._tell(text)
+			self._tell(text, 400)
 		self.tick()
 
 	def tick(self) -> None:
@@ -287,10 +287,10 @@ class Progress:
 		if self._send is not None:
 			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - clock()))
 
-	def _tell(self, text: str) -> None:
+	def _tell(self, text: str, limit: int = 160) -> None:
 		self._sent_at, self._since = clock(), None
 		if self._send is not None:
-			self._send(one_line(text, 160))
+			self._send(one_line(text, limit))
 
 
 class Control:
@@ -847,6 +847,7 @@ ADVICE = {
 		USER + "set CODEX_BIN to the path of Codex itself: its version manager finds none here."
 	),
 	"inside a (?:trusted dir|git repo)": "Use another cwd.",
+	"codex unarchive": USER + "do that.",
 	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
 		USER + UPDATE + ", or leave out what it does not know."
 	),
@@ -2567,7 +2568,6 @@ def failure(text: str, session: str | None = None, home: str = "") -> Json:
 
 class Call:
 	error = "The server failed."
-	ended = 0.0
 
 	def __init__(
 		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
@@ -2583,6 +2583,14 @@ class Call:
 	def own_session(self) -> str | None:
 		"""The session in which it runs its turn, if it is known yet."""
 		return self.turn.session or (None if self.forked_from else self.session)
+
+
+def keep(kept: Dict[str, Any], session: str, value: Any) -> None:
+	"""Keeps what is newest of a session, for the newest MAX_RECALLED ones."""
+	kept.pop(session, None)
+	kept[session] = value
+	for old in list(kept)[:-MAX_RECALLED]:
+		del kept[old]
 
 
 def given(values: Json) -> Json:
@@ -2652,7 +2660,8 @@ class ToolRunner:
 		self._asking = Lines(2)
 		self._changed = threading.Condition()  # guards the next three
 		self._calls: list[Call] = []
-		self._ended: dict[str, Call] = {}  # the last one in each of the newest sessions
+		#: By session: when the last turn ended, its message, the answer, and why there is none.
+		self._last: dict[str, tuple[float, tuple[str, str, str]]] = {}
 		self._closed = False
 		self._told: set[str] = set()
 		self._opened: dict[str, Json] = {}
@@ -2718,6 +2727,7 @@ class ToolRunner:
 		except Stopped as stop:
 			ending, late = stop.reason.name.lower(), stop.reason is Reason.TIMEOUT
 			why = f"No answer within {call.control.timeout}" if late else "The call was stopped"
+			why += " by codex_stop" if stop.reason is Reason.STOPPED else ""
 			seen, then = one_line(call.control.progress.latest, 200), "Codex had not begun."
 			if call.turn.state is not State.WAITING:
 				then = "Codex was stopped; what it did stays in the session."
@@ -2747,17 +2757,14 @@ class ToolRunner:
 	def abandon(self, call: Call) -> None:
 		"""Gives back all places of a call."""
 		call.place.leave()
-		session, now = call.own_session(), time.time()
+		session, now = call.own_session() or "", time.time()
 		with self._changed:
 			self._calls.remove(call)
-			if call.tool.output and session:
-				call.ended = now
-				self._ended.pop(session, None)
-				self._ended[session] = call
-				for old in list(self._ended)[:-MAX_RECALLED]:
-					del self._ended[old]
-				if session in self._opened:
-					self._opened[session]["updated_at"] = utc(now)
+			if call.turn.state is not State.WAITING:
+				reply = "" if call.error else call.turn.reply or ""
+				keep(self._last, session, (now, (call.prompt[:2000], reply, call.error)))
+			if session in self._opened:
+				self._opened[session]["updated_at"] = utc(now)
 			for other in self._calls:
 				if not other.tool.output:
 					other.control.wake()
@@ -2872,26 +2879,26 @@ class ToolRunner:
 			doing = active[0].control.progress.latest
 			control.progress.say(f"Waiting for session {session}: {doing}")
 			control.pause(min(PROGRESS_GAP, end - clock()))
-		mine, warnings = self._ended.get(session), []
-		turn: Json = {}
-		entry = self._entry(session, **self._opened.get(session, {}))
-		if not active or session not in self._opened:
+		warnings, turn, opened = [], {}, self._opened.get(session, {})  # type: Any, Json, Json
+		entry = self._entry(session, **opened)
+		if not active or not opened:
 			try:
 				thread, turn = self._read(control, session)
 				entry = self._indexed(thread)
 			except Failure as failed:
-				if not mine and not active:
+				if session not in self._last and not active:
 					raise
 				warnings.append(f"What others did there is not known. {failed}")
 		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
-		started = turn.get("startedAt")
+		started, active = turn.get("startedAt"), self._in(session)  # one may have begun meanwhile
+		entry["state"] = "running" if active else entry["state"].replace("running", "idle")
+		ended, mine = self._last.get(session, (0.0, ("", "", "")))
 		if active:
-			entry["state"], message, reply, error = "running", active[0].prompt, "", ""
-		elif mine and (
-			message in ("", mine.prompt) or type(started) is not int or started < int(mine.ended)
+			message, reply, error = active[0].prompt, "", ""
+		elif ended and (
+			message[:2000] in ("", mine[0]) or type(started) is not int or started < int(ended)
 		):
-			message, error = mine.prompt, mine.error
-			reply = "" if error else mine.turn.reply or ""
+			message, reply, error = mine
 		_, asked, verdicts = signed(message)
 		last = {"asked": asked[:2000], "reply": reply, "error": error}
 		return success(
@@ -2956,11 +2963,13 @@ class ToolRunner:
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
-							self._opened[known] = {
-								"message": call.prompt[:1000],
+							now = utc(time.time())
+							opened = {
+								"message": call.prompt[:999],
 								"cwd": options.cwd,
-								"updated_at": utc(time.time()),
+								"updated_at": now,
 							}
+							keep(self._opened, known, opened)
 						command = resume_command(self._settings.home, known)
 						progress.say(
 							f"Codex is working in session {known} ({command})", at_once=True
