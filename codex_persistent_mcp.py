@@ -10,7 +10,7 @@ person can continue it in a terminal (`codex resume <session_id>`), and the agen
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
 The way of one call, through rooms that use only rooms above them: *transport* reads a line,
-*messages* makes JSON-RPC of it, *server* keeps the requests in flight. *tools* checks the
+*messages* makes JSON-RPC of it, *server* keeps the requests in flight, *tools* checks the
 arguments, *prompts* writes the text, *sessions* gives the call its place. *codex process* runs
 `codex exec` with just the *rights* that the call may have, or *app-server* a turn in a session that
 is open elsewhere. *turn* folds what Codex reports, and *tools* makes a result of it.
@@ -24,12 +24,12 @@ them, reports progress and decides when to stop. Leaving the iterator ends the r
     a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
     a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; to look at Codex's
-index of sessions, `codex app-server`; once for each executable, `codex --version`; on macOS `ps`,
-once; for --check, `codex login status` and `codex sandbox`.
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; for Codex's index
+of sessions, `codex app-server`; once, `codex --version`, and on macOS `ps`; for --check, `codex
+login status` and `codex sandbox`.
 It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of this user's
-processes, to see who started it and what a stopped turn has left.
+the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of processes, to
+see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
@@ -337,7 +337,6 @@ class Message(NamedTuple):
 
 
 def is_id(value: Any) -> bool:
-	"""Whether MCP takes `value` as a request id or progress token."""
 	return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
@@ -405,7 +404,6 @@ def quoted(value: Any) -> str:
 
 
 def decode_line(line: bytes) -> Any:
-	"""The JSON value of one line of the client's. Raises RpcError."""
 	try:
 		return load_json(line.decode("utf-8-sig"))
 	except ValueError as error:
@@ -449,9 +447,8 @@ if sys.platform != "win32":  # said so that mypy follows
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the pipe {0} to end: it does when this server dies, since nobody else holds the other end. Then
-#: the watcher stops the group, and on Linux what has left it with the mark. It ignores the signals
-#: by which the group is stopped. It also holds {1}, the lock file, until the command is gone.
+#: the pipe {0} to end, as it does when this server dies. Then it stops the group, and on Linux what
+#: has left it with the mark. It also holds {1}, the lock file, until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -593,9 +590,7 @@ def sweep(group: int, strays: bool = True) -> None:
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows, where closing a pipe waits for its reader, a socket to which a worker
-	copies it.
-	"""
+	"""`pipe`, or on Windows, where closing it waits for its reader, a socket with the same."""
 	if not WINDOWS:
 		return pipe
 	import socket
@@ -690,8 +685,8 @@ def in_job(name: str) -> bool:
 
 
 def inside(marker: str) -> bool:
-	"""Whether a process with `marker` in its environment is above this one, which may have lost
-	that, but is still in its job or POSIX session.
+	"""Whether a process with `marker` in its environment is above this one: here, or as the leader
+	of this POSIX session or job.
 	"""
 	if os.environ.get(marker):
 		return True
@@ -757,9 +752,8 @@ class Writer:
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
 		self._fd, self._on_broken = fd, on_broken
-		self._changed = threading.Condition()
+		self._changed, self._unsent = threading.Condition(), 0
 		self._lines: list[bytes] = []
-		self._unsent = 0
 		threading.Thread(target=self._work, name="writer", daemon=True).start()
 
 	def send(self, message: Any) -> None:
@@ -887,8 +881,7 @@ NOTICE = re.compile(
 )
 RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
 ALLOW_SANDBOXES = (
-	"The user can allow sandboxes (on Linux: unprivileged user namespaces, or an AppArmor profile "
-	"for bwrap)"
+	"The user can allow sandboxes (on Linux: user namespaces, or an AppArmor profile for bwrap)"
 )
 BLOCKED = "Commands did not run: Codex's sandbox could not start here. " + ALLOW_SANDBOXES
 NO_SANDBOX = re.compile(
@@ -1104,10 +1097,8 @@ class Turn:
 		if not re.fullmatch(UUID, name):
 			raise Failure(f"Codex announced no usable session id: {one_line(name, 80)}")
 		if self.expected and name != self.expected:
-			raise SessionLost(
-				f"Codex does not know the session {self.expected}, and was stopped before it "
-				"answered from a new one. " + CHECK_ID
-			)
+			why = f"Codex does not know the session {self.expected}, and was stopped before it "
+			raise SessionLost(why + "answered from a new one. " + CHECK_ID)
 		if self.session and name != self.session:
 			raise Failure(f"Codex announced a second session, {name}, in the same run.")
 		self.session = name
@@ -1124,7 +1115,7 @@ class Turn:
 				why = f"Codex ended its turn without a message: {words}"
 				raise Failure(why + "\nAsk again, for a written answer.")
 			if not self.session:
-				raise Failure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
+				raise Failure(f"Codex did not name its session. {USER}{UPDATE}.")
 			return
 		begun = self.state is not State.WAITING
 		if not begun and "already has an active writer" in self.stderr:
@@ -1179,9 +1170,7 @@ def resume_command(home: str, session: str) -> str:
 
 
 def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for, never one in the working directory, which can be
-	anybody's project. Raises Failure.
-	"""
+	"""The executable CODEX_BIN stands for, never one of the working directory. Raises Failure."""
 	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
 	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
 		endings = [""]
@@ -1194,10 +1183,8 @@ def find_codex(name: str) -> str:
 	state = "is not on this server's PATH"
 	if os.path.dirname(name):
 		state = "is not an executable file" if os.path.exists(name) else "does not exist"
-	raise Failure(
-		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), or set "
-		"CODEX_BIN to its absolute path."
-	)
+	install = "Install it (npm install -g @openai/codex), or set CODEX_BIN to its absolute path."
+	raise Failure(f"The Codex CLI ({name}) {state}. {install}")
 
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
@@ -1207,9 +1194,7 @@ MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-	"""Signals to a run's group, each after so many seconds; with `strays`, before them SIGTERM to
-	what has left it.
-	"""
+	"""Signals to a run's group after so many seconds; to `strays` outside of it, SIGTERM first."""
 
 	steps: tuple[tuple[float, str], ...]
 	strays: bool = True
@@ -1267,9 +1252,9 @@ class CodexRun(Run):
 		self._mark = (MARKER, os.urandom(8).hex())
 		self._unsent = memoryview(prompt)
 		self._open = not prompt  # whether more is to be written later
-		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
+		self._line, self._cut = bytearray(), False  # of which more is read; if it is too long
 		self._stderr = bytearray()
-		self._pipes: list[Any] = []  # to be closed, if not the process's own
+		self._pipes: list[Any] = []  # to close, if not the process's
 
 	def events(self) -> Events:
 		import selectors
@@ -1293,7 +1278,6 @@ class CodexRun(Run):
 		}
 
 	def _read(self, process: Any, selector: Any) -> Events:
-		"""Feeds the prompt and yields what comes, until all is over or time is up."""
 		from selectors import EVENT_READ, EVENT_WRITE
 
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
@@ -1658,9 +1642,8 @@ class Pipes(CodexRun):
 
 	def __init__(self, codex: str, watch: Watch | None) -> None:
 		# Else it fetches plugins, and old versions write to config.toml.
-		quiet = ["-c", "features.plugins=false", "-c", 'personality="none"']
-		command = [codex, *quiet, "app-server"]
-		super().__init__(command, os.sep, b"", watch)
+		quiet = ("-c", "features.plugins=false", "-c", 'personality="none"')
+		super().__init__([codex, *quiet, "app-server"], os.sep, b"", watch)
 		self._incoming: Any = self.events()
 
 	def close(self) -> None:
@@ -1731,7 +1714,7 @@ class Sent(enum.Enum):
 
 
 #: Who can have a session open.
-HOLDER = "a `codex resume` window, an editor's Codex panel, the desktop app or another agent"
+HOLDER = "a `codex resume` window, an editor, the desktop app or another agent"
 THERE = f"The session is open elsewhere ({HOLDER})"
 FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
 
@@ -1739,8 +1722,8 @@ FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave sess
 class LiveRun(AppServer, Run):
 	"""One turn on the app-server that has the session open.
 
-	The message goes through the queue there: `turn/start` would steer a turn that the person has
-	just begun. It has an id of ours: only the turn that took it counts.
+	The message goes through the queue there: `turn/start` would steer a turn that has just begun.
+	Only the turn that took it, by its id, counts.
 	"""
 
 	def __init__(self, home: str, options: Options, prompt: str) -> None:
@@ -1857,16 +1840,16 @@ class LiveRun(AppServer, Run):
 	def _begun(self) -> Events:
 		yield {"type": "thread.started", "thread_id": self._session}
 		yield warning(
-			"This turn ran where the session is open, most likely in a `codex resume` window, with "
-			"that session's own settings."
+			"This turn ran where the session is open, as in a `codex resume` window, with that "
+			"session's own settings."
 		)
 
 	def _submit(self) -> Events:
 		self._sent = Sent.OFFERED
 		try:
+			more = {"clientUserMessageId": self._message_id}
 			text = [{"type": "text", "text": self._prompt}]
-			sent = self._ask("thread/queue/add", clientUserMessageId=self._message_id, input=text)
-			yield from sent
+			yield from self._ask("thread/queue/add", input=text, **more)
 		except Refused as refused:
 			self._sent = Sent.NOTHING
 			if "maximum length" in str(refused):
@@ -1884,9 +1867,8 @@ class LiveRun(AppServer, Run):
 						yield from self._ask("turn/interrupt", turnId=self._turn_id)
 						self._sent = Sent.WITHDRAWN
 					elif self._queued:
-						answer = yield from self._ask(
-							"thread/queue/delete", queuedSubmissionId=self._queued
-						)
+						message = {"queuedSubmissionId": self._queued}
+						answer = yield from self._ask("thread/queue/delete", **message)
 						if answer.get("deleted") is True:
 							self._sent = Sent.WITHDRAWN
 				except Refused:
@@ -1950,8 +1932,8 @@ class LiveRun(AppServer, Run):
 class QueueRun(LiveRun):
 	"""One turn in a session that any other process has open, through its queue of messages.
 
-	The holder takes it within ten seconds, or after the turn that it is running. What becomes of it
-	is read from Codex's index. Nothing of that can be interrupted from here.
+	The holder takes it within ten seconds, or after its turn. What becomes of it is read from
+	Codex's index; it cannot be interrupted.
 	"""
 
 	def __init__(
@@ -2142,14 +2124,10 @@ class Lines:
 
 
 class Locks:
-	"""Locks on sessions among this user's servers: on bytes of one file in the Codex home.
-
-	They vanish with their holder, on Linux and Windows with its Codex. Within a process, Lines see
-	to it that nobody asks twice.
+	"""Locks on sessions among this user's servers: on bytes of one file in the Codex home. They
+	vanish with their holder, on Linux and Windows with its Codex. A session has two: its use, and
+	being next, so that two busy servers take turns.
 	"""
-
-	#: A session's locks: its use, and being next, so that two busy servers take turns.
-	USE, NEXT = 0, 1
 
 	def __init__(self, home: str) -> None:
 		self._path = os.path.join(home, NAME + ".lock")
@@ -2165,7 +2143,7 @@ class Locks:
 	def byte(session: str) -> int:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
-	def lock(self, session: str, which: int = USE, take: bool = True) -> bool:
+	def lock(self, session: str, which: int = 0, take: bool = True) -> bool:
 		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
 		byte = self.byte(session) + which
 		with self._lock:
@@ -2186,9 +2164,7 @@ class Locks:
 
 
 class Place:
-	"""One call's place in a session: joined by the reader, or when Codex announces a new session;
-	waited for and left by the worker.
-	"""
+	"""One call's place in a session: joined by the reader, waited for and left by the worker."""
 
 	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
 		self._lines, self._locks, self._control = lines, locks, control
@@ -2203,12 +2179,12 @@ class Place:
 			self._lines.wait(session, control, why)
 			why = f"Waiting for session {session}, which another server on this machine is using"
 			try:
-				for which in (locks.NEXT, locks.USE):
+				for which in (1, 0):
 					while not locks.lock(session, which):
 						control.progress.say(why)
 						control.pause(TICK)
 			finally:
-				locks.lock(session, locks.NEXT, take=False)
+				locks.lock(session, 1, take=False)
 
 	def take(self, session: str, process: Any) -> None:
 		if session != self._session:
@@ -2273,8 +2249,7 @@ would settle it.
 
 class Tool(NamedTuple):
 	"""One tool. `texts` are its own arguments: name, description, part of the prompt; the first
-	`needed` are required. `output` is the field of Codex's reply, "" if it runs no turn. One with
-	`verdicts` reviews; they tell the agent `aim`.
+	`needed` are required. `output` is the field of Codex's reply, "" without a turn.
 	"""
 
 	name: str
@@ -2304,8 +2279,8 @@ CARRY_ON = (
 	"resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
-	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
-	"risky or untested. It edits nothing." + CARRY_ON
+	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing or "
+	"risky. It edits nothing." + CARRY_ON
 )
 
 TOOLS = (
@@ -2344,8 +2319,7 @@ TOOLS = (
 			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
 			(
 				"base",
-				"The git revision from which to judge the change, such as main or HEAD~3. "
-				"Without it the reviewer looks for the change itself.",
+				"The git revision from which to judge the change, such as main or HEAD~3.",
 				"# Base\nJudge everything that has changed since {0}, committed or not: "
 				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
 			),
@@ -2384,8 +2358,7 @@ continue the session afterwards.
 Lost a session_id, or an answer? Call codex_sessions.
 Long work, or a client with a short limit for calls? Pass background: true."""
 
-#: Arguments of all turns: name, pattern, description. The patterns are not published: models that
-#: must fill in every argument could not leave one out with "".
+#: Arguments of all turns: name, pattern (not published, as "" leaves them out), description.
 COMMON_ARGUMENTS = (
 	("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
 	(
@@ -2473,8 +2446,7 @@ def output_schema(tool: Tool) -> Json:
 		fields.update(dict.fromkeys(("state", "next"), text))
 		fields[tool.output] = field("string", f"Codex's {tool.output}.")
 		fields["forked_from"] = field("string", "The session of which this is a copy.")
-		usage = "Tokens, cumulative; with old versions those of the turn."
-		fields["usage"] = field("object", usage)
+		fields["usage"] = field("object", "Tokens, cumulative over the session.")
 	if verdicts:
 		fields["verdict"] = field("string", "If the reply has a plain one.", enum=verdicts)
 	fields["warnings"] = {"type": "array", "items": text}
@@ -2556,7 +2528,7 @@ def checked(schema: Json, arguments: Json) -> Json:
 
 
 def tool_result(*parts: str | None, **more: Any) -> Json:
-	"""A result with one text block: of several, some clients show only the first."""
+	"""A result with one text block: some clients show only the first."""
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
@@ -2680,8 +2652,8 @@ class ToolRunner:
 			self._nested = inside(MARKER)
 		if self._nested:
 			raise Failure(
-				f"You are the Codex that {NAME} started. Work on your own: a call would start "
-				"another Codex, and so on without end."
+				f"You are the Codex that {NAME} itself started. Work on your own: a call would "
+				"start another one, and so on."
 			)
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
@@ -2879,7 +2851,9 @@ class ToolRunner:
 			doing = active[0].control.progress.latest
 			control.progress.say(f"Waiting for session {session}: {doing}")
 			control.pause(min(PROGRESS_GAP, end - clock()))
-		warnings, turn, opened = [], {}, self._opened.get(session, {})  # type: Any, Json, Json
+		warnings: list[str] = []
+		turn: Json = {}
+		opened = self._opened.get(session, {})
 		entry = self._entry(session, **opened)
 		if not active or not opened:
 			try:
@@ -2963,13 +2937,8 @@ class ToolRunner:
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
-							now = utc(time.time())
-							opened = {
-								"message": call.prompt[:999],
-								"cwd": options.cwd,
-								"updated_at": now,
-							}
-							keep(self._opened, known, opened)
+							opened = {"message": call.prompt[:999], "cwd": options.cwd}
+							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						command = resume_command(self._settings.home, known)
 						progress.say(
 							f"Codex is working in session {known} ({command})", at_once=True
@@ -3065,10 +3034,8 @@ class Server:
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
 		self._runner, self._home = ToolRunner(settings), settings.home
-		self._tools = describe_tools(settings)
-		self._send = send
-		self._client = ""
-		self._lock = threading.Lock()
+		self._tools, self._send = describe_tools(settings), send
+		self._client, self._lock = "", threading.Lock()
 		self._in_flight: dict[Any, Call] = {}
 
 	def receive(self, line: bytes | None) -> None:
@@ -3149,7 +3116,6 @@ class Server:
 			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-		"""Answers a refusal at once, and leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
 		tool = next((tool for tool in TOOLS if tool.name == name), None)
 		if tool is None:
@@ -3351,21 +3317,19 @@ def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
 	]
-	config = os.path.join(home, "config.toml")
-	return "\n".join(
-		(
-			f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
-			f"[mcp_servers.{NAME}]",
-			f"command = {python}",
-			f"args = [{file}]",
-			f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-			"# without this, Codex refuses the tools where nobody can be asked",
-			'default_tools_approval_mode = "approve"',
-			"",
-			f"[mcp_servers.{NAME}.env]",
-			*map("{} = {}".format, env, values),
-		)
-	)
+	pairs = "\n".join(map("{} = {}".format, env, values))
+	return f"""\
+# Append this to {os.path.join(home, "config.toml")}.
+# Remove an older entry first: codex mcp remove {NAME}
+[mcp_servers.{NAME}]
+command = {python}
+args = [{file}]
+tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}
+# without this, Codex refuses the tools where nobody can be asked
+default_tools_approval_mode = "approve"
+
+[mcp_servers.{NAME}.env]
+{pairs}"""
 
 
 def json_config(command: list[str], env: dict[str, str], _: str) -> str:
