@@ -47,8 +47,9 @@ import os
 import re
 import select
 import signal
-import threading
 import time
+from os.path import abspath, dirname, exists, expanduser, isabs, isdir, isfile, join, realpath
+from threading import Condition, Event, Lock, Thread
 from time import monotonic as clock
 from typing import Any, Callable, Dict, Generator, Iterator, NamedTuple, Optional, Tuple
 
@@ -85,7 +86,7 @@ LEAVE = 3.0  # for Codex to leave after its turn, or its output, has ended
 FURTHER = 20.0  # for a further turn that Codex begins by itself
 DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
 STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
-PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
+GAP, SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
 ASK_AGAIN = 2.0  # between two looks at a turn that runs elsewhere
 GRACE = 3.0  # for who has a session open only for a moment
@@ -132,19 +133,19 @@ def name_like(pattern: str, what: str) -> Callable[[str], str | None]:
 
 def working_directory(text: str) -> str:
 	try:
-		path = os.path.expanduser(text) or os.getcwd()
+		path = expanduser(text) or os.getcwd()
 	except OSError:
 		path = ""
-	if os.path.isabs(path) and os.path.isdir(path):
+	if isabs(path) and isdir(path):
 		return path
 	raise ValueError("the absolute path of an existing directory")
 
 
 def directories(text: str) -> tuple[str, ...]:
-	paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
-	if not all(map(os.path.isabs, paths)):
+	paths = [expanduser(path) for path in text.split(os.pathsep) if path]
+	if not all(map(isabs, paths)):
 		raise ValueError(f"absolute directories, separated by {os.pathsep}")
-	return tuple(map(os.path.realpath, paths))
+	return tuple(map(realpath, paths))
 
 
 #: Options that neither break the protocol nor widen a review's rights.
@@ -153,7 +154,6 @@ FLAGS = "--oss|--strict-config"
 
 
 def codex_options(text: str) -> tuple[str, ...]:
-	"""Reads options of `codex exec`, quoted as in a shell."""
 	import shlex
 
 	try:
@@ -169,13 +169,13 @@ def codex_options(text: str) -> tuple[str, ...]:
 #: The environment's variables in the order of Settings: name, default, and a reader, whose
 #: ValueError says what the variable takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-	("CODEX_BIN", "codex", os.path.expanduser),
+	("CODEX_BIN", "codex", expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
 	("CODEX_MCP_SANDBOX", "", name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES))),
 	("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
 	("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
 	("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
-	("CODEX_HOME", "~/.codex", lambda text: os.path.abspath(os.path.expanduser(text))),
+	("CODEX_HOME", "~/.codex", lambda text: abspath(expanduser(text))),
 	("CODEX_MCP_ROOTS", "", directories),
 	("CODEX_MCP_CODEX_ARGS", "", codex_options),
 	("CODEX_MCP_REVIEW_PROFILE", "", name_like("[A-Za-z0-9_-]+", "a permission profile's name")),
@@ -183,7 +183,6 @@ VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 
 
 def read_settings(env: dict[str, str]) -> Settings:
-	"""An empty value counts as not set."""
 	values: list[Any] = []
 	problems: list[str] = []
 	for name, default, read in VARIABLES:
@@ -222,7 +221,7 @@ class Failure(Exception):
 	"""A call that failed. The text says why, and what the caller can do."""
 
 
-class SessionLost(Failure):
+class Lost(Failure):
 	"""There is no such session to be continued."""
 
 
@@ -230,11 +229,11 @@ class TryAgain(Failure):
 	"""Nothing had begun, and the same is likely to work soon."""
 
 
-class SessionBusy(Failure):
+class Busy(Failure):
 	"""The session is open elsewhere and, as the text says, out of reach. Nothing was sent."""
 
 
-class NobodyTook(SessionBusy):
+class NobodyTook(Busy):
 	"""Whoever has it open did not take the message, which was withdrawn."""
 
 
@@ -263,8 +262,8 @@ class Progress:
 		self.latest = "waiting"
 		self._send = send
 		self._begin = clock()
-		self._sent_at = self._begin - PROGRESS_GAP
-		self._since: float | None = None  # since when a text is unsent
+		self._sent_at = self._begin - GAP
+		self._since: float | None = None
 
 	def say(self, text: str, at_once: bool = False) -> None:
 		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
@@ -277,15 +276,15 @@ class Progress:
 	def tick(self) -> None:
 		now = clock()
 		silence = now - self._sent_at
-		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
+		if self._since and now >= self._since + GAP and silence >= GAP:
 			self._tell(self.latest)
-		elif silence >= PROGRESS_SILENCE:
+		elif silence >= SILENCE:
 			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s)")
 
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
 		if self._send is not None:
-			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - clock()))
+			time.sleep(max(0.0, self._sent_at + GAP - clock()))
 
 	def _tell(self, text: str, limit: int = 160) -> None:
 		self._sent_at, self._since = clock(), None
@@ -300,7 +299,7 @@ class Control:
 		self.progress, self.timeout = progress, f"{timeout_s:g} s (timeout_ms)"
 		self._end = clock() + timeout_s
 		self._reason: Reason | None = None
-		self._wake = threading.Event()
+		self._wake = Event()
 
 	def stop(self, reason: Reason) -> None:
 		"""Makes the call end. The first reason counts."""
@@ -322,7 +321,7 @@ class Control:
 		"""Waits `duration` seconds, or until woken. Raises `Stopped`."""
 		end, woken = clock() + duration, False
 		while not woken and clock() < end:
-			woken = self._wake.wait(min(end - clock(), self._end - clock(), PROGRESS_GAP / 2))
+			woken = self._wake.wait(min(end - clock(), self._end - clock(), GAP / 2))
 			self._wake.clear()
 			self.check()
 
@@ -399,7 +398,7 @@ def load_clean(text: str) -> Any:
 def quoted(value: Any) -> str:
 	try:
 		return one_line(json.dumps(value, ensure_ascii=False), 100)
-	except RecursionError:  # what could be read cannot always be written
+	except RecursionError:
 		return "nested too deeply"
 
 
@@ -432,7 +431,7 @@ def read_message(value: Any) -> Message | None:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	if value.get("params") == []:  # left out
+	if value.get("params") == []:
 		value["params"] = {}
 	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
@@ -443,7 +442,7 @@ WINDOWS = os.name == "nt"
 if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process, by which it and its children are known.
+#: A name and a value in the environment, by which a process and its children are known.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
@@ -473,7 +472,7 @@ Watch = Tuple[int, int]
 
 
 def windows(function: str, *arguments: Any) -> int:
-	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
+	"""What a function of Windows returns. Raises OSError, also if it finds what it creates."""
 	ctypes: Any = __import__("ctypes")
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
@@ -487,8 +486,8 @@ def windows(function: str, *arguments: Any) -> int:
 	raise error
 
 
-#: Windows' groups: job objects by the id of the process that each began with. Each has the first
-#: free name, so that a server in there can find out where it is.
+#: Windows' groups: job objects by the id of their first process. Each has the first free name, so
+#: that a server in there finds out where it is.
 JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
 
@@ -548,7 +547,6 @@ def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) 
 
 
 def signal_group(pid: int, name: str) -> None:
-	"""Signals the group that `pid` leads; on Windows any signal ends it."""
 	try:
 		if WINDOWS:
 			windows("TerminateJobObject", JOBS[pid], 1)
@@ -559,9 +557,9 @@ def signal_group(pid: int, name: str) -> None:
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-	"""On Linux, signals marked processes outside of a group ("" only looks); true if any."""
+	"""On Linux, signals (with "" finds) marked processes outside of a group; true if any."""
 	marked, found = "=".join(mark).encode(), False
-	for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+	for pid in os.listdir("/proc") if isdir("/proc/self") else ():
 		try:
 			with open(f"/proc/{int(pid)}/environ", "rb") as file:
 				if marked in file.read().split(b"\0") and os.getpgid(int(pid)) != group:
@@ -605,7 +603,7 @@ def selectable(pipe: Any) -> Any:
 			except OSError:
 				pass
 
-	threading.Thread(target=copy, daemon=True).start()
+	Thread(target=copy, daemon=True).start()
 	with near:
 		return near.makefile("rb", 0)
 
@@ -625,7 +623,7 @@ LOCKS: dict[int, int] = {}
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all that inherited `fd` are gone; on Windows, all it was lent to.
+	It lasts until all are gone that inherited `fd` on Linux, or that it was lent to on Windows.
 	"""
 	import struct
 
@@ -676,7 +674,7 @@ def in_job(name: str) -> bool:
 	ctypes: Any = __import__("ctypes")
 	found = ctypes.c_int()
 	try:
-		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
+		job = windows("OpenJobObjectW", 4, 0, name)
 		windows("IsProcessInJob", -1, job, ctypes.byref(found))
 		windows("CloseHandle", job)
 	except OSError:
@@ -696,7 +694,7 @@ def inside(marker: str) -> bool:
 
 	leader, mark = str(os.getsid(0)), marker.encode() + b"=[^\0 ]"
 	try:
-		if os.path.isdir("/proc/self"):
+		if isdir("/proc/self"):
 			with open(f"/proc/{leader}/environ", "rb") as file:
 				return bool(re.search(b"(^|\0)" + mark, file.read()))
 		command = ["ps", "-wwE", "-o", "command=", "-p", leader]
@@ -707,7 +705,7 @@ def inside(marker: str) -> bool:
 		return False
 
 
-LOGGING = threading.Lock()  # on Windows, held while a line goes out
+LOGGING = Lock()  # on Windows, held while a line goes out
 
 
 def log(text: str) -> None:
@@ -723,7 +721,7 @@ def log(text: str) -> None:
 	try:
 		if WINDOWS:  # where no pipe tells whether a write would wait
 			if LOGGING.acquire(timeout=TICK):
-				threading.Thread(target=write, daemon=True).start()
+				Thread(target=write, daemon=True).start()
 		elif poll(2, select.POLLOUT) & select.POLLOUT:
 			os.write(2, line)
 	except (OSError, RuntimeError):
@@ -752,9 +750,9 @@ class Writer:
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
 		self._fd, self._on_broken = fd, on_broken
-		self._changed, self._unsent = threading.Condition(), 0
+		self._changed, self._unsent = Condition(), 0
 		self._lines: list[bytes] = []
-		threading.Thread(target=self._work, name="writer", daemon=True).start()
+		Thread(target=self._work, name="writer", daemon=True).start()
 
 	def send(self, message: Any) -> None:
 		line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
@@ -789,14 +787,13 @@ class Writer:
 					line = line[count:]
 					self._count(-count)
 		except OSError:
-			self._count(-self._unsent)  # nobody reads, so nothing need be waited for
+			self._count(-self._unsent)
 			self._on_broken()
 
 
 # ---- turn: events folded into a turn ----
 
-#: A run's own events: a line that is none (`text`), one too long (`head`), progress (`text`), and
-#: the end (`stderr`, `ending`).
+#: A run's own events: a line that is none (`text`), one too long (`head`), progress, and the end.
 NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
 
 Events = Iterator[Optional[Json]]
@@ -813,7 +810,6 @@ def warning(text: str) -> Json:
 #: Most of a turn is output of commands and tools, needed only if they failed.
 SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
 GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
-#: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
@@ -871,7 +867,6 @@ ADVICE = {
 		"Leave model out, or use one that this Codex and account know."
 	),
 }
-#: Errors of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
 #: Notices of every turn; and what Codex overcame.
 NOTICE = re.compile(
@@ -922,7 +917,7 @@ def decode_event(line: bytearray) -> Json | None:
 	text = line.decode("utf-8", "replace")
 	if "\x1b" in text:
 		text = re.sub(TERMINAL, "", text)
-	for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
+	for start in (0, max(0, text.find('{"type":'))):
 		try:
 			event = load_clean(text[start:])
 		except ValueError:
@@ -999,10 +994,10 @@ class Turn:
 		self.usage: Json | None = None
 		self.warnings: list[str] = []
 		self.error = self.stray = ""
-		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
+		self.stderr, self.ending = "", "it was stopped"
 
 	def fold(self, event: Json) -> str:
-		"""Takes an event; returns progress. Raises Failure if the run must be stopped at once."""
+		"""Takes an event; returns progress. Raises Failure if the run must be stopped."""
 		kind, item = event["type"], object_in(event, "item")
 		if kind == "turn.started":
 			if self.state is State.COMPLETED:
@@ -1044,7 +1039,7 @@ class Turn:
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, or the last; before it, the one with the verdict."""
+		"""The message marked as the answer, or the last; before it, one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1081,7 +1076,7 @@ class Turn:
 			wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
 			if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
 				# Of a new session Codex has kept nothing yet.
-				raise (Failure if self.expected else SessionLost)(
+				raise (Failure if self.expected else Lost)(
 					"Codex was stopped before it did anything: managed requirements do not allow "
 					f"{self.limit}. {text} {USER}have it allowed."
 				)
@@ -1098,7 +1093,7 @@ class Turn:
 			raise Failure(f"Codex announced no usable session id: {one_line(name, 80)}")
 		if self.expected and name != self.expected:
 			why = f"Codex does not know the session {self.expected}, and was stopped before it "
-			raise SessionLost(why + "answered from a new one. " + CHECK_ID)
+			raise Lost(why + "answered from a new one. " + CHECK_ID)
 		if self.session and name != self.session:
 			raise Failure(f"Codex announced a second session, {name}, in the same run.")
 		self.session = name
@@ -1110,7 +1105,7 @@ class Turn:
 			self.session = self.session or self.expected
 			if self.state is not State.COMPLETED:
 				further = "A further turn, for a goal or a hook, did not end"
-				self.warn(f"{further} ({self.ending}). The answer is the one before.")
+				self.warn(f"{further} ({self.ending}).")
 			if self.reply is None:
 				why = f"Codex ended its turn without a message: {words}"
 				raise Failure(why + "\nAsk again, for a written answer.")
@@ -1119,7 +1114,7 @@ class Turn:
 			return
 		begun = self.state is not State.WAITING
 		if not begun and "already has an active writer" in self.stderr:
-			raise SessionBusy("The session has an active writer")
+			raise Busy("The session has an active writer")
 		what = "could not finish" if begun else "did not start"
 		advice = next(
 			(text for pattern, text in ADVICE.items() if re.search("(?im)" + pattern, words)),
@@ -1131,7 +1126,7 @@ class Turn:
 		# Of a new session whose first message it refuses, Codex keeps nothing.
 		if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
 			raise Failure(text)
-		raise SessionLost(text)
+		raise Lost(text)
 
 
 # ---- command: options of a turn to an argument list ----
@@ -1160,7 +1155,7 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 def resume_command(home: str, session: str) -> str:
 	"""What opens a session in a shell; on Windows, in PowerShell."""
 	command = "codex resume " + session
-	if home == os.path.abspath(os.path.expanduser("~/.codex")):
+	if home == abspath(expanduser("~/.codex")):
 		return command
 	if WINDOWS:
 		return "$env:CODEX_HOME='{}'; {}".format(home.replace("'", "''"), command)
@@ -1174,15 +1169,15 @@ def find_codex(name: str) -> str:
 	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
 	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
 		endings = [""]
-	folders = [""] if os.path.dirname(name) else filter(os.path.isabs, os.get_exec_path())
+	folders = [""] if dirname(name) else filter(isabs, os.get_exec_path())
 	for folder in folders:
 		for ending in endings:
-			path = os.path.abspath(os.path.join(folder, name + ending))
-			if os.path.isfile(path) and os.access(path, os.X_OK):
+			path = abspath(join(folder, name + ending))
+			if isfile(path) and os.access(path, os.X_OK):
 				return path
 	state = "is not on this server's PATH"
-	if os.path.dirname(name):
-		state = "is not an executable file" if os.path.exists(name) else "does not exist"
+	if dirname(name):
+		state = "is not an executable file" if exists(name) else "does not exist"
 	install = "Install it (npm install -g @openai/codex), or set CODEX_BIN to its absolute path."
 	raise Failure(f"The Codex CLI ({name}) {state}. {install}")
 
@@ -1224,13 +1219,12 @@ class Run:
 		raise NotImplementedError
 
 	def timed_out(self) -> Failure | None:
-		"""What a timeout in the middle of `events` means, if more than that."""
 		return None
 
 
 def start_directory(codex: str, other: str) -> str:
 	if WINDOWS:  # where cmd.exe looks for node in its directory first
-		return os.path.dirname(codex)
+		return dirname(codex)
 	try:
 		return os.getcwd()  # elsewhere, a version manager may find another Codex
 	except OSError:
@@ -1290,7 +1284,7 @@ class CodexRun(Run):
 		gone, end = False, float("inf")
 		while True:
 			if self._unsent and WINDOWS:  # where no write takes just what it can at once
-				feed = threading.Thread(target=self._feed, args=(process.stdin, self._unsent))
+				feed = Thread(target=self._feed, args=(process.stdin, self._unsent))
 				feed.daemon, self._unsent = True, memoryview(b"")
 				feed.start()
 			elif self._unsent and process.stdin not in selector.get_map():
@@ -1406,21 +1400,20 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 
 # ---- rights: what a turn may do, as arguments of Codex ----
 
-#: What a machine's administrator configures.
-MANAGED = os.path.join(os.sep, "etc", "codex")
+MANAGED = join(os.sep, "etc", "codex")
 Version = Tuple[int, ...]
 
 
 def above(directory: str) -> list[str]:
-	found = [os.path.realpath(directory)]
-	while os.path.dirname(found[-1]) != found[-1]:
-		found.append(os.path.dirname(found[-1]))
+	found = [realpath(directory)]
+	while dirname(found[-1]) != found[-1]:
+		found.append(dirname(found[-1]))
 	return found
 
 
 def config_folders(home: str, cwd: str) -> list[str]:
-	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
-	return list(dict.fromkeys(map(os.path.realpath, folders)))
+	folders = [MANAGED, home, *(join(folder, ".codex") for folder in above(cwd))]
+	return list(dict.fromkeys(map(realpath, folders)))
 
 
 def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
@@ -1428,7 +1421,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 	import glob
 
 	for folder in folders:
-		for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
+		for path in sorted(glob.glob(join(glob.escape(folder), pattern))):
 			try:
 				with open(path, encoding="utf-8", errors="replace") as file:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
@@ -1440,7 +1433,7 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
 	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
-	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
+	for path, text in read_all(config_folders(home, cwd), join("rules", "*.rules")):
 		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
 			yield path
 
@@ -1466,7 +1459,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 def given_trust(cwd: str, config: str) -> str:
 	"""What `config` says about a directory or its repository's root, or ""."""
 	folders = above(cwd)
-	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
+	roots = [folder for folder in folders if exists(join(folder, ".git"))][:1]
 	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
 	found = re.search(rf"""["'](?:{"|".join(map(re.escape, names))})["']\s*(?:\]|=)[^[]*""", config)
 	return one_line(found.group(), 200) if found else ""
@@ -1502,7 +1495,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 		arguments += ["-c", 'approvals_reviewer="user"']
 	if sandbox == "read-only":
 		arguments += without_rules(version, home, cwd, config)
-	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
+	writes = sandbox != "read-only" or exists(join(managed, "requirements.toml"))
 	new = options.fork or not options.session
 	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
@@ -1516,7 +1509,7 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 #: RFC 6455's example of a nonce and its proof, and a mask without effect: they protect proxies.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
-#: The first bytes of whole frames. A fragment lacks FINAL, and all but the first the kind.
+#: The first bytes of whole frames. A fragment lacks FINAL, later ones the kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
 
 Asking = Generator[Optional[Json], None, Json]
@@ -1526,11 +1519,11 @@ def snake_case(name: str) -> str:
 	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
-class AppServerError(OSError):
+class AppError(OSError):
 	"""What else can go wrong with the app-server."""
 
 
-class Refused(AppServerError):
+class Refused(AppError):
 	"""Its error answer to a request, which had no effect."""
 
 
@@ -1550,16 +1543,16 @@ class WebSocket:
 		import stat
 
 		if WINDOWS:
-			raise AppServerError("it is not used on Windows")
+			raise AppError("it is not used on Windows")
 		link, end = os.lstat(path), os.stat(path)
 		if {link.st_uid, end.st_uid} != {os.geteuid()} or not stat.S_ISSOCK(end.st_mode):
-			raise AppServerError("its control socket is no socket of this user's")
+			raise AppError("its control socket is no socket of this user's")
 		self._incoming = self._messages()
 		self._early: bytes | None = b""  # frames that must not come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
-			self._socket.connect(os.path.realpath(path))
+			self._socket.connect(realpath(path))
 			self._socket.sendall(
 				b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
 				b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + NONCE + b"\r\n\r\n"
@@ -1586,25 +1579,25 @@ class WebSocket:
 		"""The message that comes within TICK, or {}."""
 		for message in self._incoming:
 			return message
-		raise AppServerError("it closed the connection")
+		raise AppError("it closed the connection")
 
 	def _messages(self) -> Iterator[Json]:
 		head = b""
 		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-			raise AppServerError("its control socket does not speak WebSocket")
+			raise AppError("its control socket does not speak WebSocket")
 		self._socket.sendall(self._early or b"")
 		self._early = None
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
-			# No use here have other kinds, reserved bits and a mask (128 in the size).
+			# No use have other kinds, reserved bits and a mask (128 in the size).
 			odd = kind not in (begin, begin - FINAL, CLOSE, PING, PONG) or size > 127
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
 			if odd or len(parts) + size > MAX_EVENT:
-				raise AppServerError("it sent a malformed or oversized frame")
+				raise AppError("it sent a malformed or oversized frame")
 			data = yield from self._take(size)
 			if kind == CLOSE:
 				return
@@ -1626,16 +1619,16 @@ class WebSocket:
 			try:
 				part = self._socket.recv(min(count - len(data), 1 << 16))
 				if not part:
-					raise AppServerError("it closed the connection")
+					raise AppError("it closed the connection")
 				data += part
-			except socket.timeout:  # before Python 3.10 not yet TimeoutError
+			except socket.timeout:
 				pass
 			yield {}
 		return bytes(data)
 
 
 class Pipes(CodexRun):
-	"""The pipes of an app-server of our own, which ends with them; one message a line."""
+	"""The pipes of an app-server of our own: one message a line."""
 
 	decode = staticmethod(decode_message)
 	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")), strays=False)
@@ -1657,7 +1650,7 @@ class Pipes(CodexRun):
 		message: Json = next(self._incoming, ended) or {}
 		if message.get("type") == ENDED:
 			words = stderr_words(message["stderr"]) or "it gave no reason"
-			raise AppServerError(f"it ended ({message['ending']}): {one_line(words, 300)}")
+			raise AppError(f"it ended ({message['ending']}): {one_line(words, 300)}")
 		return message
 
 
@@ -1672,7 +1665,7 @@ class AppServer:
 		return iter(())
 
 	def receive(self) -> Asking:
-		"""Yields None, and the events of a message that comes within TICK; returns it, or {}."""
+		"""Yields None, and a message's events; returns it, or {} if none comes within TICK."""
 		yield None
 		message: Json = self.transport.receive()
 		yield from self.received(message)
@@ -1685,15 +1678,14 @@ class AppServer:
 		self.transport.send(json.dumps(request).encode("ascii"))
 		end = clock() + self.patience
 		answer: Json = {}
-		# True would equal 1.
 		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
 			if clock() > end:
-				raise AppServerError(f"it did not answer {method}")
+				raise AppError(f"it did not answer {method}")
 			answer = yield from self.receive()
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
-			raise AppServerError(f"its answer to {method} is malformed")
+			raise AppError(f"its answer to {method} is malformed")
 		return answer["result"]
 
 	def greet(self) -> Events:
@@ -1704,7 +1696,7 @@ class AppServer:
 
 
 class Sent(enum.Enum):
-	"""What became of a message that another process is to take, as a failure says it."""
+	"""What became of a message for another process, as a failure says it."""
 
 	NOTHING = "Nothing was sent"
 	OFFERED = "The message may still be answered there"
@@ -1713,7 +1705,6 @@ class Sent(enum.Enum):
 	OVER = ""
 
 
-#: Who can have a session open.
 HOLDER = "a `codex resume` window, an editor, the desktop app or another agent"
 THERE = f"The session is open elsewhere ({HOLDER})"
 FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
@@ -1728,13 +1719,13 @@ class LiveRun(AppServer, Run):
 
 	def __init__(self, home: str, options: Options, prompt: str) -> None:
 		self._home = home
-		self.socket = os.path.join(home, "app-server-control", "app-server-control.sock")
+		self.socket = join(home, "app-server-control", "app-server-control.sock")
 		self._options, self._session = options, options.session or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
 		self._active = False  # whether any turn runs in the session
 		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
-		self._processes: dict[str, str] = {}  # of the turn, by item
+		self._processes: dict[str, str] = {}
 		self._usage: Json | None = None
 
 	def events(self) -> Events:
@@ -1753,31 +1744,31 @@ class LiveRun(AppServer, Run):
 			raise self._failure("it has no control socket here") from None
 		except OSError as error:
 			raise self._failure(str(error)) from None
-		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
+		yield {"type": ENDED, "stderr": "", "ending": "where the session is open"}
 
 	def follow(self) -> Events:
 		if self._sent is Sent.OFFERED:
 			yield say(f"Waiting for its turn in the open window of session {self._session}")
 			try:
-				# After an interrupted turn the queue stands still until it is started.
+				# After an interrupted turn the queue stands still.
 				if not self._active:
 					yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
 			except Refused:
-				pass  # it has started by itself, or another turn runs first
+				pass
 		yield from self.receive()
 
 	def timed_out(self) -> Failure | None:
 		if self._sent is Sent.NOTHING and self._active:
-			return SessionBusy("The user's own turn there did not end")
+			return Busy("The user's own turn there did not end")
 		over = self._sent in (Sent.WITHDRAWN, Sent.OVER)
 		return None if over else self._failure("it did not end in time")
 
 	def _failure(self, why: str) -> Failure:
 		if self._sent is Sent.NOTHING:
-			return SessionBusy("Codex's app-server could not be used: " + why)
+			return Busy("Codex's app-server could not be used: " + why)
 		return Failure(
-			f"{THERE}, and no answer came from there (Codex's app-server: {why}). "
-			f"{self._sent.value}: look at the session before you repeat the message."
+			f"{THERE}, and no answer came (Codex's app-server: {why}). {self._sent.value}: look at "
+			"the session before you repeat the message."
 		)
 
 	def _ask(self, method: str, **params: Any) -> Asking:
@@ -1788,18 +1779,18 @@ class LiveRun(AppServer, Run):
 		# Asked first: the app-server would open a session that nobody has open.
 		loaded = (yield from self.ask("thread/loaded/list")).get("data")
 		if not isinstance(loaded, list) or self._session not in loaded:
-			raise AppServerError("it does not have this session open")
+			raise AppError("it does not have this session open")
 		while True:  # asked again after each wait, as settings may have changed
 			# Any further parameter would change them.
 			session = yield from self._ask("thread/resume", excludeTurns=True)
 			if text_in(session, "thread", "id") != self._session:
-				raise AppServerError("it answered for another session")
+				raise AppError("it answered for another session")
 			sandbox = self._check_rights(text_in(session, "sandbox", "type"), session)
 			self._active = text_in(session, "thread", "status", "type") == "active"
 			if not self._active:
 				break
 			yield say("Waiting for the turn running in the open window of session " + self._session)
-			# What it told last may be older than this answer, and nothing else may come.
+			# What it told may be older than this answer, and nothing else may come.
 			again = clock() + ASK_AGAIN
 			while self._active and clock() < again:
 				yield from self.receive()
@@ -1832,9 +1823,9 @@ class LiveRun(AppServer, Run):
 
 	def refuse(self, found: str) -> Failure:
 		return Failure(
-			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
-			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
-			"again in a minute."
+			f"Nothing was sent. {THERE}, with {found}, and this call must have no more than "
+			f"{self._options.sandbox}. {FORK}, or ask the user to close it there and call again in a "
+			"minute."
 		)
 
 	def _begun(self) -> Events:
@@ -1942,17 +1933,16 @@ class QueueRun(LiveRun):
 		"""`certain` if the holder has had time to show that it stays."""
 		super().__init__(home, options, prompt)
 		self.transport, self._certain = pipes, certain
-		self._lock = os.path.join(home, "thread-writer-locks", self._session + ".lock")
-		self._due = 0.0  # when the message is to be withdrawn
-		self._told = 0
-		self._gone = 0  # looks at which nobody had the session open
+		self._lock = join(home, "thread-writer-locks", self._session + ".lock")
+		self._due = 0.0  # when to withdraw the message
+		self._told = self._gone = 0  # items of our turn; looks at which nobody had the session open
 
 	def _join(self) -> Events:
 		yield from self.greet()
 		yield from self._look()
 		if self._active and not self._certain:
 			# A `codex exec` would take the message and drop it.
-			raise SessionBusy("A turn is running there")
+			raise Busy("A turn is running there")
 		self._due = clock() + TAKE
 
 	def follow(self) -> Events:
@@ -1963,18 +1953,18 @@ class QueueRun(LiveRun):
 		self._gone = self._gone + 1 if is_held(self._lock) is False else 0
 		if self._sent is Sent.TAKEN:
 			if self._gone > 2:
-				raise AppServerError("whoever had the session open is gone")
+				raise AppError("whoever had the session open is gone")
 		elif self._sent is Sent.OFFERED:
-			yield say("Queued in the session that is open elsewhere")
+			yield say("Queued where the session is open")
 			if self._active:
 				self._due = clock() + TAKE
 			if self._gone or clock() > self._due:
 				yield from self._withdraw()
 				yield from self._look()
 				if self._sent is Sent.WITHDRAWN:
-					raise (SessionBusy if self._gone else NobodyTook)("Nobody took the message")
+					raise (Busy if self._gone else NobodyTook)("Nobody took the message")
 				if self._sent is Sent.OFFERED:
-					raise AppServerError("nobody answered the message, nor could it be withdrawn")
+					raise AppError("nobody answered the message, nor could it be withdrawn")
 
 	def _withdraw(self) -> Events:
 		if self._sent is Sent.OFFERED:
@@ -1993,7 +1983,7 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
-					yield say("Codex is working on it in the session that is open elsewhere")
+					yield say("Codex is working on it where the session is open")
 					return (yield from self._look())
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
@@ -2002,7 +1992,7 @@ class QueueRun(LiveRun):
 				if turn.get("completedAt"):
 					yield from self._of_our_turn("turn/completed", {"turn": turn})
 				elif turn is not last:
-					raise AppServerError("its turn has broken off")
+					raise AppError("its turn has broken off")
 
 
 # ---- codex: which of them runs a turn ----
@@ -2013,7 +2003,7 @@ class Codex:
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
 		self._settings, self._locks_fd = settings, locks_fd
-		self._pipe = os.pipe()[0] if not WINDOWS and os.path.exists("/bin/sh") else None
+		self._pipe = os.pipe()[0] if not WINDOWS and exists("/bin/sh") else None
 		self._versions: dict[Any, Version] = {}
 
 	def version(self, codex: str) -> Version:
@@ -2054,11 +2044,11 @@ class Codex:
 			server.transport.close()
 
 	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
-		"""The ways to run a turn, each for when the one before raises SessionBusy.
+		"""The ways to run a turn, each for when the one before raises Busy.
 
 		`waited` is for how many seconds the session has been open; below 0, nobody takes messages.
 		"""
-		settings, cwd, home = self._settings, options.cwd, self._settings.home
+		settings, cwd, home = self._settings, options.cwd, self._home
 		codex = find_codex(settings.codex)
 		watch = self._watch()
 		version = self.version(codex) if options.sandbox or options.fork else ()
@@ -2093,7 +2083,7 @@ class Lines:
 
 	def __init__(self, capacity: int) -> None:
 		self._capacity = capacity
-		self._lock = threading.Lock()  # guards _lines
+		self._lock = Lock()  # guards _lines
 		self._lines: dict[str, list[Control]] = {}
 
 	def join(self, key: str, call: Control) -> None:
@@ -2107,7 +2097,7 @@ class Lines:
 				if call in self._lines[key][: self._capacity]:
 					return
 			call.progress.say(reason)
-			call.pause(PROGRESS_SILENCE)
+			call.pause(SILENCE)
 
 	def first(self, key: str) -> Control | None:
 		with self._lock:
@@ -2130,9 +2120,9 @@ class Locks:
 	"""
 
 	def __init__(self, home: str) -> None:
-		self._path = os.path.join(home, NAME + ".lock")
+		self._path = join(home, NAME + ".lock")
 		self._fd = os.open(os.devnull, os.O_RDWR)  # below 10, as a Watch needs
-		self._lock = threading.Lock()  # guards _usable
+		self._lock = Lock()  # guards _usable
 		self._usable: bool | None = None
 
 	def fd(self) -> int:
@@ -2144,7 +2134,7 @@ class Locks:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
 	def lock(self, session: str, which: int = 0, take: bool = True) -> bool:
-		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
+		"""Takes a lock, or gives it back; false if another server has it."""
 		byte = self.byte(session) + which
 		with self._lock:
 			try:
@@ -2156,7 +2146,7 @@ class Locks:
 					self._usable = True
 				return not self._usable or lock_byte(self._fd, byte, take)
 			except FileNotFoundError:
-				return True  # no Codex home, so no session yet that anybody could use
+				return True
 			except OSError as error:
 				self._usable = False
 				log(f"other servers here are not waited for: {self._path}: {error.strerror}")
@@ -2206,9 +2196,9 @@ def session_directory(home: str, session: str) -> str:
 	"""The directory in which a session was started; "" if its file does not tell."""
 	import glob
 
-	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session}.jsonl")
+	name = join("sessions", "*", "*", "*", f"rollout-*-{session}.jsonl")
 	try:
-		with open(glob.glob(os.path.join(glob.escape(home), name))[0], "rb") as file:
+		with open(glob.glob(join(glob.escape(home), name))[0], "rb") as file:
 			return text_in(decode_message(file.readline(8 << 20)), "payload", "cwd")
 	except (OSError, IndexError):
 		return ""
@@ -2221,7 +2211,7 @@ ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-	"""The line that tells Codex, and a person in the picker, who sent a message and how."""
+	"""The line that tells Codex, and the person, who sent a message and how."""
 	client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
 	room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
 	if len(client + origin + tool) > room:
@@ -2558,7 +2548,7 @@ class Call:
 
 
 def keep(kept: Dict[str, Any], session: str, value: Any) -> None:
-	"""Keeps what is newest of a session, for the newest MAX_RECALLED ones."""
+	"""Keeps the newest of a session, for MAX_RECALLED sessions."""
 	kept.pop(session, None)
 	kept[session] = value
 	for old in list(kept)[:-MAX_RECALLED]:
@@ -2588,7 +2578,7 @@ def last_words(reply: str | None) -> str:
 
 
 def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
-	"""Who sent a message by its attribution line, the rest, and the verdicts that it asks for."""
+	"""Who sent a message by its attribution, the rest, and the verdicts that it asks for."""
 	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
 	if not line:
 		return "", message, ()
@@ -2614,7 +2604,7 @@ def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
 	folded.verdicts = signed(message)[2]
 	reply, status = folded.reply or "", text_in(turn, "status")
 	if not turn or elsewhere and status == "interrupted" and not turn.get("completedAt"):
-		return message, "", ""  # none, or it is still running
+		return message, "", ""
 	if reply and status == "completed":
 		return message, reply, ""
 	error = codex_words(text_in(turn, "error", "message")) or f"No answer: the turn is {status}."
@@ -2625,12 +2615,12 @@ class ToolRunner:
 	"""Runs tool calls. `accept` is for the reader, `perform` for workers."""
 
 	def __init__(self, settings: Settings) -> None:
-		self._settings = settings
+		self._settings, self._home = settings, settings.home
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
 		self._asking = Lines(2)
-		self._changed = threading.Condition()  # guards the next three
+		self._changed = Condition()  # guards the next three
 		self._calls: list[Call] = []
 		#: By session: when the last turn ended, its message, the answer, and why there is none.
 		self._last: dict[str, tuple[float, tuple[str, str, str]]] = {}
@@ -2695,7 +2685,7 @@ class ToolRunner:
 			return success(head, reply, **more), "ok", session
 		except Failure as error:
 			call.error, ending = str(error), "failed"
-			lost = lost or isinstance(error, SessionLost)
+			lost = lost or isinstance(error, Lost)
 		except Stopped as stop:
 			ending, late = stop.reason.name.lower(), stop.reason is Reason.TIMEOUT
 			why = f"No answer within {call.control.timeout}" if late else "The call was stopped"
@@ -2709,7 +2699,7 @@ class ToolRunner:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
 		known = call.turn.session or call.session
-		home = self._settings.home
+		home = self._home
 		return failure(call.error, None if lost else known, home), ending, known
 
 	def begun(self, call: Call) -> Json:
@@ -2723,11 +2713,10 @@ class ToolRunner:
 		)
 
 	def _head(self, session: str, **more: Any) -> Json:
-		command = resume_command(self._settings.home, session)
+		command = resume_command(self._home, session)
 		return {"session_id": session, "resume_command": command, **more}
 
 	def abandon(self, call: Call) -> None:
-		"""Gives back all places of a call."""
 		call.place.leave()
 		session, now = call.own_session() or "", time.time()
 		with self._changed:
@@ -2777,7 +2766,7 @@ class ToolRunner:
 			self._asking.leave("", control)
 
 	def _read(self, control: Control, session: str) -> tuple[Json, Json]:
-		"""A session and its last turn, as Codex's index has them. Raises Failure and Stopped."""
+		"""A session and its last turn, by Codex's index. Raises Failure and Stopped."""
 		read, turns = self._ask(
 			control,
 			("thread/read", {"threadId": session, "includeTurns": False}),
@@ -2790,7 +2779,7 @@ class ToolRunner:
 
 	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
 		agent, request, _ = signed(message)
-		lock = os.path.join(self._settings.home, "thread-writer-locks", session + ".lock")
+		lock = join(self._home, "thread-writer-locks", session + ".lock")
 		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
 		title = one_line(name or request, 120)
 		return given(self._head(session, state=state, title=title, agent=agent, **more))
@@ -2820,7 +2809,7 @@ class ToolRunner:
 		found = {
 			session: self._entry(session, **opened)
 			for session, opened in reversed(list(self._opened.items()))
-			if not cwd or os.path.realpath(cwd) == os.path.realpath(opened["cwd"])
+			if not cwd or realpath(cwd) == realpath(opened["cwd"])
 		}
 		try:
 			for answer in self._ask(call.control, *both):
@@ -2850,7 +2839,7 @@ class ToolRunner:
 				break
 			doing = active[0].control.progress.latest
 			control.progress.say(f"Waiting for session {session}: {doing}")
-			control.pause(min(PROGRESS_GAP, end - clock()))
+			control.pause(min(GAP, end - clock()))
 		warnings: list[str] = []
 		turn: Json = {}
 		opened = self._opened.get(session, {})
@@ -2864,7 +2853,7 @@ class ToolRunner:
 					raise
 				warnings.append(f"What others did there is not known. {failed}")
 		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
-		started, active = turn.get("startedAt"), self._in(session)  # one may have begun meanwhile
+		started, active = turn.get("startedAt"), self._in(session)
 		entry["state"] = "running" if active else entry["state"].replace("running", "idle")
 		ended, mine = self._last.get(session, (0.0, ("", "", "")))
 		if active:
@@ -2898,7 +2887,7 @@ class ToolRunner:
 					for run in self._codex.runs(options, call.prompt, waited):
 						try:
 							return self._drive(run, call, options)
-						except SessionBusy as busy:
+						except Busy as busy:
 							since, taken = since or clock(), not isinstance(busy, NobodyTook)
 							log(f"session {call.session} is open elsewhere: {busy}")
 				except TryAgain:
@@ -2939,7 +2928,7 @@ class ToolRunner:
 						if not expected:
 							opened = {"message": call.prompt[:999], "cwd": options.cwd}
 							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
-						command = resume_command(self._settings.home, known)
+						command = resume_command(self._home, known)
 						progress.say(
 							f"Codex is working in session {known} ({command})", at_once=True
 						)
@@ -2970,7 +2959,7 @@ class ToolRunner:
 
 	def _directory(self, call: Call, session: str) -> str:
 		"""Where a session was started; "" if nobody knows, or need know."""
-		home = self._settings.home
+		home = self._home
 		own = text_in(self._opened, session, "cwd") or session_directory(home, session)
 		if own or call.arguments.get("cwd") and not self._settings.roots:
 			return own
@@ -2993,10 +2982,10 @@ class ToolRunner:
 			if path:
 				where, cwd = name, path
 		# What is written there decides what shells and later turns do.
-		homes = above(settings.home) + above(os.path.expanduser("~"))
-		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
+		homes = above(settings.home) + above(expanduser("~"))
+		if not isabs(cwd) or not isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
-		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
+		elif sandbox == "workspace-write" and realpath(cwd) in homes:
 			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
@@ -3027,7 +3016,7 @@ Answer = Callable[[Json], None]
 
 
 class Server:
-	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
+	"""MCP, by each message's `_meta` or, in the legacy era, by `initialize`.
 
 	The lock guards `_in_flight`, the requests by id: who takes one out has the last word on it.
 	"""
@@ -3035,7 +3024,7 @@ class Server:
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
 		self._runner, self._home = ToolRunner(settings), settings.home
 		self._tools, self._send = describe_tools(settings), send
-		self._client, self._lock = "", threading.Lock()
+		self._client, self._lock = "", Lock()
 		self._in_flight: dict[Any, Call] = {}
 
 	def receive(self, line: bytes | None) -> None:
@@ -3138,7 +3127,7 @@ class Server:
 			return answer(failure(str(refusal)))
 		with self._lock:
 			self._in_flight[message.id] = call
-		work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
+		work = Thread(target=self._work, args=(message.id, call, answer), daemon=True)
 		try:
 			work.start()
 		except RuntimeError:
@@ -3181,7 +3170,7 @@ class Server:
 
 
 def serve(settings: Settings) -> None:
-	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
+	"""Serves MCP until the input ends, nobody reads, or a signal comes."""
 	while os.open(os.devnull, os.O_RDWR) < 3:
 		pass
 	os.closerange(3, 10)  # a Watch needs numbers below 10
@@ -3215,7 +3204,7 @@ def serve(settings: Settings) -> None:
 		finally:
 			leave()
 
-	threading.Thread(target=read, name="reader", daemon=True).start()
+	Thread(target=read, name="reader", daemon=True).start()
 	log(f"version {VERSION}, serving MCP on standard input and output")
 	os.read(wake_read, 1)
 	server.close(0.4)
@@ -3238,7 +3227,7 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 	elif not good and provider:
 		good, words = True, f"{words}; but config.toml has {provider.group()}"
 	yield good, "login", words, ". Run: codex login"
-	if not os.path.isdir(cwd):
+	if not isdir(cwd):
 		return
 	version = Codex(settings, lambda: 0).version(codex)
 	for who, tool in (("guards", TOOLS[1]), ("codex_chat", TOOLS[0])):
@@ -3253,11 +3242,11 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		windows = "do not see the agent's turns until they are opened again"
 	elif version >= (0, 149):
 		windows = "take the agent's messages"
-	managed = os.path.join(MANAGED, "requirements.toml")
+	managed = join(MANAGED, "requirements.toml")
 	for what, text in (
 		("windows of `codex resume`", windows),
 		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
-		("managed requirements", managed if os.path.exists(managed) else ""),
+		("managed requirements", managed if exists(managed) else ""),
 		("trust of the directory", given_trust(cwd, config)),
 	):
 		yield True, what, text or "none", ""
@@ -3278,11 +3267,11 @@ def run_check(settings: Settings) -> int:
 		lines += check_codex(settings)
 	except Failure as refusal:
 		lines.append((False, "Codex", str(refusal), ""))
-	writable = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
+	writable = isdir(home) and os.access(home, os.W_OK | os.X_OK)
 	remedy = " is not a writable directory. Run codex once, or set CODEX_HOME"
 	lines.append((writable, "Codex home", home, remedy))
 	remedy = " is not there. Set CODEX_MCP_CWD"
-	lines.append((os.path.isdir(cwd), "working directory", cwd, remedy))
+	lines.append((isdir(cwd), "working directory", cwd, remedy))
 	for name, default, _ in VARIABLES:
 		wrong = "".join(text for text in settings.problems if text.startswith(name + " "))
 		given = os.environ.get(name)
@@ -3312,14 +3301,13 @@ def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 
 
 def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
-	"""The block for Codex's config.toml, which `codex mcp add` cannot set."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
 	]
 	pairs = "\n".join(map("{} = {}".format, env, values))
 	return f"""\
-# Append this to {os.path.join(home, "config.toml")}.
+# Append this to {join(home, "config.toml")}.
 # Remove an older entry first: codex mcp remove {NAME}
 [mcp_servers.{NAME}]
 command = {python}
@@ -3343,10 +3331,10 @@ CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 def print_config(client: str, settings: Settings) -> int:
 	import tempfile
 
-	file = os.path.abspath(globals().get("__file__", ""))
+	file = abspath(globals().get("__file__", ""))
 	folder, name = os.path.split(file)
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
-	if not os.path.isfile(file) or passing:
+	if not isfile(file) or passing:
 		print("Save this as a file codex_persistent_mcp.py, and run that.", file=sys.stderr)
 		return 1
 	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}

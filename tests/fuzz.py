@@ -1030,7 +1030,7 @@ def check_stream(stream: Stream) -> str:
                 raise Violation(f"progress that is no text, at {line[:300]!r}")
         turn.fold({"type": program.ENDED, "stderr": stream.stderr, "ending": stream.ending})
         turn.result()
-    except program.SessionBusy as error:
+    except program.Busy as error:
         ended, text = "busy", str(error)
     except program.Failure as error:
         ended, text = "failure", str(error)
