@@ -166,8 +166,7 @@ def codex_options(text: str) -> tuple[str, ...]:
 	return tuple(words)
 
 
-#: The environment's variables in the order of Settings: name, default, and a reader, whose
-#: ValueError says what the variable takes.
+#: Variables in the order of Settings: name, default, a reader whose ValueError says what it takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 	("CODEX_BIN", "codex", expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
@@ -743,14 +742,11 @@ def read_lines(stream: Any) -> Iterator[bytes | None]:
 
 
 class Writer:
-	"""The only writer of standard output. Any worker may call `send`, which never waits.
-
-	The lock of `_changed` guards all fields.
-	"""
+	"""The only writer of standard output. Any worker may call `send`, which never waits."""
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
 		self._fd, self._on_broken = fd, on_broken
-		self._changed, self._unsent = Condition(), 0
+		self._changed, self._unsent = Condition(), 0  # guards all
 		self._lines: list[bytes] = []
 		Thread(target=self._work, name="writer", daemon=True).start()
 
@@ -1258,7 +1254,7 @@ class CodexRun(Run):
 			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
 			what = f"Codex ({self._command[0]}) could not be started in {self._cwd}: {error}."
-			raise Failure(what + " Check whether it starts in a terminal.") from None
+			raise Failure(what + " Check it in a terminal.") from None
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1349,10 +1345,7 @@ class CodexRun(Run):
 			del self._line[4096:]
 
 	def _end(self, process: Any, selector: Any) -> None:
-		"""Climbs the ladder until Codex is gone, reading on, and sweeps.
-
-		The watcher keeps the group's number until then.
-		"""
+		"""Climbs the ladder until Codex is gone, reading on, and sweeps."""
 		begin, group, (steps, strays) = clock(), process.pid, self.ladder
 		if strays:
 			signal_strays(group, self._mark, "SIGTERM")
@@ -1367,7 +1360,7 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and clock() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group, strays)  # the watcher, too, so not before
+		sweep(group, strays)  # the watcher, which keeps the number, too
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
@@ -1705,8 +1698,10 @@ class Sent(enum.Enum):
 	OVER = ""
 
 
-HOLDER = "a `codex resume` window, an editor, the desktop app or another agent"
-THERE = f"The session is open elsewhere ({HOLDER})"
+THERE = (
+	"The session is open elsewhere (a `codex resume` window, an editor, the desktop app or another "
+	"agent)"
+)
 FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
 
 
@@ -1824,8 +1819,8 @@ class LiveRun(AppServer, Run):
 	def refuse(self, found: str) -> Failure:
 		return Failure(
 			f"Nothing was sent. {THERE}, with {found}, and this call must have no more than "
-			f"{self._options.sandbox}. {FORK}, or ask the user to close it there and call again in a "
-			"minute."
+			f"{self._options.sandbox}. {FORK}, or ask the user to close it there and call again in "
+			"a minute."
 		)
 
 	def _begun(self) -> Events:
@@ -2048,7 +2043,7 @@ class Codex:
 
 		`waited` is for how many seconds the session has been open; below 0, nobody takes messages.
 		"""
-		settings, cwd, home = self._settings, options.cwd, self._home
+		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
 		watch = self._watch()
 		version = self.version(codex) if options.sandbox or options.fork else ()
@@ -2069,8 +2064,8 @@ class Codex:
 			if waited < 0 or version < (0, 149):
 				freed = "at once" if version < (0, 157) else "within a minute"
 				raise Failure(
-					f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
-					f"then free {freed}."
+					f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed; it is "
+					f"free {freed}."
 				)
 			yield QueueRun(home, options, prompt, Pipes(codex, watch), waited > TAKE)
 
@@ -2462,7 +2457,7 @@ def describe_tools(settings: Settings) -> list[Json]:
 					"idempotentHint": not turn,
 					"openWorldHint": turn,
 				},
-				# for Claude Code: the size of answers to hand on, words to find the tool
+				# for Claude Code
 				"_meta": {
 					"anthropic/maxResultSizeChars": 500_000,
 					"anthropic/searchHint": "second opinion from Codex: " + title,
@@ -2543,7 +2538,7 @@ class Call:
 		self.on_begun = lambda: None
 
 	def own_session(self) -> str | None:
-		"""The session in which it runs its turn, if it is known yet."""
+		"""The session of its turn, if that is known."""
 		return self.turn.session or (None if self.forked_from else self.session)
 
 
@@ -2587,7 +2582,7 @@ def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def utc(seconds: Any) -> str:
-	"""A time as ISO 8601 has it, or "" if it is none."""
+	"""A time as ISO 8601 has it, or ""."""
 	good = type(seconds) in (int, float) and 0 < seconds < 1e10
 	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
 
@@ -2612,7 +2607,7 @@ def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
 
 
 class ToolRunner:
-	"""Runs tool calls. `accept` is for the reader, `perform` for workers."""
+	"""Runs tool calls: `accept` for the reader, `perform` for workers."""
 
 	def __init__(self, settings: Settings) -> None:
 		self._settings, self._home = settings, settings.home
@@ -2656,7 +2651,7 @@ class ToolRunner:
 		control = Control(timeout_ms / 1000, Progress(send))
 		with self._changed:
 			if len(self._calls) >= MAX_CALLS:
-				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
+				raise Failure(f"This server already has {MAX_CALLS} calls.")
 			# A copy is a session of its own.
 			joined = None if fork or not tool.output else session
 			place = Place(self._sessions, self._locks, joined, control)
@@ -2803,7 +2798,7 @@ class ToolRunner:
 			"sourceKinds": ["cli", "vscode", "exec", "appServer"],
 			"modelProviders": [],
 			"useStateDbOnly": True,  # else it reads their files
-			**({"cwd": cwd} if cwd else {}),
+			"cwd": cwd or None,
 		}
 		both = [("thread/list", dict(question, archived=archived)) for archived in (False, True)]
 		found = {
@@ -2908,7 +2903,7 @@ class ToolRunner:
 				raise
 		raise Failure(
 			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or "
-			"call again when it is closed there."
+			"call again when it is closed."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
@@ -3018,7 +3013,7 @@ Answer = Callable[[Json], None]
 class Server:
 	"""MCP, by each message's `_meta` or, in the legacy era, by `initialize`.
 
-	The lock guards `_in_flight`, the requests by id: who takes one out has the last word on it.
+	The lock guards `_in_flight`, by id: who takes a call out has the last word on it.
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
@@ -3133,7 +3128,7 @@ class Server:
 		except RuntimeError:
 			self._runner.abandon(call)
 			self._take(message.id, call)
-			answer(failure("This server is out of threads: wait for other calls to end."))
+			answer(failure("This server is out of threads: call again later."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session = clock(), call.session
@@ -3158,7 +3153,6 @@ class Server:
 		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
 
 	def _take(self, request_id: Any, call: Call) -> bool:
-		"""Takes the last word on a call; false if somebody else had it."""
 		with self._lock:
 			mine = self._in_flight.get(request_id) is call
 			if mine:
@@ -3213,7 +3207,7 @@ def serve(settings: Settings) -> None:
 
 
 def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
-	"""Lines of `--check`: whether all is well, with what, a text, what to add if not."""
+	"""Lines of `--check`: whether it is good, what, a text, and what to add if not."""
 	codex, home, cwd = find_codex(settings.codex), settings.home, settings.cwd
 	good, words = ask_codex(codex, "--version")
 	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
