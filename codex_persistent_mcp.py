@@ -269,7 +269,7 @@ class Progress:
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or clock()
 		if at_once:
-			self._tell(text, 400)
+			self._tell(text, 200)
 		self.tick()
 
 	def tick(self) -> None:
@@ -1826,8 +1826,8 @@ class LiveRun(AppServer, Run):
 	def _begun(self) -> Events:
 		yield {"type": "thread.started", "thread_id": self._session}
 		yield warning(
-			"This turn ran where the session is open, as in a `codex resume` window, with that "
-			"session's own settings."
+			"This turn ran in the session that is open elsewhere, as in a `codex resume` window, "
+			"with that session's own settings."
 		)
 
 	def _submit(self) -> Events:
@@ -1950,7 +1950,7 @@ class QueueRun(LiveRun):
 			if self._gone > 2:
 				raise AppError("whoever had the session open is gone")
 		elif self._sent is Sent.OFFERED:
-			yield say("Queued where the session is open")
+			yield say("Queued in the session that is open")
 			if self._active:
 				self._due = clock() + TAKE
 			if self._gone or clock() > self._due:
@@ -2019,7 +2019,7 @@ class Codex:
 		codex, server = find_codex(self._settings.codex), AppServer()
 		if self.version(codex) < (0, 125):
 			raise Failure("That needs Codex 0.125 or newer.")
-		server.transport = Pipes(codex, self._watch())
+		server.transport = Pipes(codex, self._pipe and (self._pipe, self._pipe))
 
 		def talk() -> Generator[Any, None, list[Json]]:
 			yield from server.greet()
@@ -2399,7 +2399,7 @@ def input_schema(tool: Tool, settings: Settings) -> Json:
 		text = f"What Codex may do in this turn. Without it: {default}."
 		fields["sandbox"] = field("string", text, enum=list(SANDBOXES[: most + 1]))
 	if tool.output:
-		fields.update((name, field("string", text)) for name, text, _ in COMMON_ARGUMENTS)
+		fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
 		fork = (
 			"Whether to go on in a copy of the session, with an id of its own. It works while "
 			"somebody else has the session open."
@@ -2476,7 +2476,9 @@ def checked(schema: Json, arguments: Json) -> Json:
 	problems, rules, needed = [], schema["properties"], schema["required"]
 	for name, value in {**dict.fromkeys(needed), **arguments}.items():
 		if name not in rules:
-			problems.append(f"unknown argument {quoted(name)}; known are " + ", ".join(rules))
+			problems.append(
+				f"unknown argument {quoted(name)}; known are " + ", ".join(map(quoted, rules))
+			)
 			continue
 		rule, choices = rules[name], rules[name].get("enum")
 		kind, right = rule["type"], rule["description"]
@@ -2638,7 +2640,7 @@ class ToolRunner:
 		if self._nested:
 			raise Failure(
 				f"You are the Codex that {NAME} itself started. Work on your own: a call would "
-				"start another one, and so on."
+				"start another one, without end."
 			)
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
@@ -2651,7 +2653,7 @@ class ToolRunner:
 		control = Control(timeout_ms / 1000, Progress(send))
 		with self._changed:
 			if len(self._calls) >= MAX_CALLS:
-				raise Failure(f"This server already has {MAX_CALLS} calls.")
+				raise Failure(f"This server already has {MAX_CALLS} calls waiting.")
 			# A copy is a session of its own.
 			joined = None if fork or not tool.output else session
 			place = Place(self._sessions, self._locks, joined, control)
@@ -2718,7 +2720,7 @@ class ToolRunner:
 			self._calls.remove(call)
 			if call.turn.state is not State.WAITING:
 				reply = "" if call.error else call.turn.reply or ""
-				keep(self._last, session, (now, (call.prompt[:2000], reply, call.error)))
+				keep(self._last, session, (now, (call.prompt[:2200], reply, call.error)))
 			if session in self._opened:
 				self._opened[session]["updated_at"] = utc(now)
 			for other in self._calls:
@@ -2786,7 +2788,7 @@ class ToolRunner:
 			text_in(thread, "name"),
 			cwd=text_in(thread, "cwd"),
 			updated_at=utc(thread.get("updatedAt")),
-			archived="archived_sessions" in text_in(thread, "path") or None,
+			archived=f"{os.sep}archived_sessions{os.sep}" in text_in(thread, "path") or None,
 		)
 
 	def _list(self, call: Call) -> Json:
@@ -2854,7 +2856,7 @@ class ToolRunner:
 		if active:
 			message, reply, error = active[0].prompt, "", ""
 		elif ended and (
-			message[:2000] in ("", mine[0]) or type(started) is not int or started < int(ended)
+			message[:2200] in ("", mine[0]) or type(started) is not int or started < int(ended)
 		):
 			message, reply, error = mine
 		_, asked, verdicts = signed(message)
@@ -2924,9 +2926,7 @@ class ToolRunner:
 							opened = {"message": call.prompt[:999], "cwd": options.cwd}
 							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						command = resume_command(self._home, known)
-						progress.say(
-							f"Codex is working in session {known} ({command})", at_once=True
-						)
+						progress.say(f"Codex is working ({command})", at_once=True)
 					if event["type"] == "turn.started" and known:
 						call.on_begun()
 					if text:

@@ -87,8 +87,8 @@ def make(path: str, mode: int, text: str = "") -> str:
     "kind, words",
     [
         ("missing", "does not exist"),
-        ("not executable", "not executable"),
-        ("directory", "is a directory"),
+        ("not executable", "is not an executable file"),
+        ("directory", "is not an executable file"),
         ("nowhere on PATH", "PATH"),
         ("wrong format", ""),
         ("no interpreter", ""),  # there a shell may word it

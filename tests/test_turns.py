@@ -365,15 +365,15 @@ def test_cwd_of_a_session_is_known_after_a_restart(bench: Any, version: str) -> 
     assert directory_of(bench) == mine  # where it was started, not where it was last
 
 
-def test_cwd_falls_back_to_the_configured_one_when_the_session_file_cannot_be_read(
+def test_the_index_knows_the_directory_when_the_session_file_cannot_be_read(
     bench: Any,
 ) -> None:
-    server = start(bench)
-    session = session_of(server.chat("one", cwd=folder(bench, "mine")))
+    server, mine = start(bench), folder(bench, "mine")
+    session = session_of(server.chat("one", cwd=mine))
     server.close()
     spoil_session_files(bench)
     start(bench).chat(steps("session", "started", "say ok", "completed"), session_id=session)
-    assert directory_of(bench) == bench.work
+    assert directory_of(bench) == mine
 
 
 def test_a_call_that_waits_for_the_opening_one_works_in_its_directory(bench: Any) -> None:
