@@ -2019,7 +2019,7 @@ class Codex:
 		codex, server = find_codex(self._settings.codex), AppServer()
 		if self.version(codex) < (0, 125):
 			raise Failure("That needs Codex 0.125 or newer.")
-		server.transport = Pipes(codex, self._pipe and (self._pipe, self._pipe))
+		server.transport = Pipes(codex, (self._pipe, self._pipe) if self._pipe else None)
 
 		def talk() -> Generator[Any, None, list[Json]]:
 			yield from server.greet()
@@ -2074,7 +2074,7 @@ class Codex:
 
 
 class Lines:
-	"""A line of calls for each key: first come, first served, `capacity` of them at once."""
+	"""A line of calls for each key: first come, first served, `capacity` at once."""
 
 	def __init__(self, capacity: int) -> None:
 		self._capacity = capacity
@@ -2129,7 +2129,7 @@ class Locks:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
 	def lock(self, session: str, which: int = 0, take: bool = True) -> bool:
-		"""Takes a lock, or gives it back; false if another server has it."""
+		"""Takes or gives a lock; false if another server has it."""
 		byte = self.byte(session) + which
 		with self._lock:
 			try:
@@ -2149,7 +2149,7 @@ class Locks:
 
 
 class Place:
-	"""One call's place in a session: joined by the reader, waited for and left by the worker."""
+	"""A call's place in a session: joined by the reader, waited for and left by the worker."""
 
 	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
 		self._lines, self._locks, self._control = lines, locks, control

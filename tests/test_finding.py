@@ -504,12 +504,12 @@ def test_a_cancelled_turn_is_told_as_stopped(bench: Bench) -> None:
     assert found["state"] == "idle" and found["error"] and "reply" not in found
 
 
-def test_a_failure_before_the_turn_is_told_too(bench: Bench) -> None:
+def test_a_call_that_never_began_hides_no_answer(bench: Bench) -> None:
     server, session = bench.start(), person(bench)
+    before = look(server, session)
     bad(server.chat("x" * (1 << 20), session_id=session), "maximum length")
-    found = look(server, session)
-    assert "maximum length" in found["error"] and found["asked"] == "x" * 2000
-    assert "reply" not in found
+    bad(server.chat("hello", session_id=session, cwd="/nonexistent"), "nonexistent")
+    assert look(server, session) == before and before["reply"]
 
 
 def test_a_turn_that_is_not_over_elsewhere_has_neither_answer_nor_error(bench: Bench) -> None:
