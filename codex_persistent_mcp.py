@@ -1624,7 +1624,7 @@ class Pipes(CodexRun):
 	"""The pipes of an app-server of our own: one message a line."""
 
 	decode = staticmethod(decode_message)
-	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")), strays=False)
+	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")))
 
 	def __init__(self, codex: str, watch: Watch | None) -> None:
 		# Else it fetches plugins, and old versions write to config.toml.
