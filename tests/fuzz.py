@@ -955,11 +955,7 @@ def check_stream(stream: Stream) -> str:
         raise Violation(f"the turn took {took:.1f} s")
     if ended != "success" and not text.strip():
         raise Violation("a failure without a word")
-    if not (
-        turn.session is None
-        or isinstance(turn.session, str)
-        and UUID.fullmatch(turn.session)
-    ):
+    if not (turn.session is None or isinstance(turn.session, str) and UUID.fullmatch(turn.session)):
         raise Violation(f"session_id is {turn.session!r}")
     if not (turn.reply is None or isinstance(turn.reply, str)):
         raise Violation(f"reply is {turn.reply!r}")
