@@ -269,7 +269,7 @@ class Progress:
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or clock()
 		if at_once:
-			self._tell(text, 200)
+			self._tell(text, 5000)
 		self.tick()
 
 	def tick(self) -> None:

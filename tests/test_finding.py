@@ -966,8 +966,8 @@ def test_the_resume_command_works_where_it_is_pasted(bench: Bench, name: str) ->
 
 
 def test_progress_has_the_whole_resume_command(bench: Bench) -> None:
-    home = os.path.join(bench.work, "a home of codex with a rather long name, as some have it")
-    os.mkdir(home)
+    home = os.path.join(bench.work, *["a folder of a rather long name, as some have it"] * 9)
+    os.makedirs(home)
     server = bench.start(env={"CODEX_HOME": home})
     result = server.call(CHAT, {"prompt": "hello"}, token="p")
     command = result["structuredContent"]["resume_command"]
