@@ -27,9 +27,9 @@ them, reports progress and decides when to stop. Leaving the iterator ends the r
 It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; for Codex's index
 of sessions, `codex app-server`; once, `codex --version`, and on macOS `ps`; for --check, `codex
 login status` and `codex sandbox`.
-It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of processes, to
-see who started it and what a stopped turn has left.
+It reads: its environment; the first line of a session's file, and its lock; Codex's config.toml and
+*.rules (in the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of
+processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
