@@ -9,15 +9,14 @@ An AI agent (the MCP client) asks, and OpenAI's Codex CLI answers, in a session 
 person can continue it in a terminal (`codex resume <session_id>`), and the agent after that.
 (Codex's events call a session a thread. A thread of this process is a worker.)
 
-The way of one call, through rooms that use only rooms above them: *transport* reads a line, the
-only reader of standard input; *messages* makes JSON-RPC of it; *server* keeps the requests in
-flight. *tools* checks the arguments, *prompts* writes the text, *sessions* gives the call its
-place. *codex process* runs `codex exec`, with just the *rights* that the call may have, or
-*app-server* a turn in a session that is open elsewhere. *turn* folds what Codex reports, *tools*
-makes a result of it, and *transport* is the only writer of standard output.
+The way of one call, through rooms that use only rooms above them: *transport* reads a line,
+*messages* makes JSON-RPC of it, *server* keeps the requests in flight, *tools* checks the
+arguments, *prompts* writes the text, *sessions* gives the call its place. *codex process* runs
+`codex exec` with just the *rights* that the call may have, or *app-server* a turn in a session that
+is open elsewhere. *turn* folds what Codex reports, and *tools* makes a result of it.
 
 A run is an iterator of events, and knows neither turn nor call. One loop, ToolRunner._drive, folds
-them into the turn, reports progress and decides when to stop. Leaving the iterator ends the run:
+them, reports progress and decides when to stop. Leaving the iterator ends the run:
 
     a run (Ladder)      SIGINT, so that Codex records the interruption; then SIGTERM and SIGKILL, a
                         second apart. On Linux, what has left the group gets SIGTERM first.
@@ -25,12 +24,12 @@ them into the turn, reports progress and decides when to stop. Leaving the itera
     a killed server     a watcher, a shell in the run's group, does it, in a quarter, too
     a turn elsewhere    is not ours to kill: the app-server has two seconds to interrupt it
 
-It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher (again, while the
-session is open elsewhere); for that, `codex app-server`; `codex --version`, once for each
-executable; on macOS `ps`, once; for --check, `codex login status` and `codex sandbox`.
-It reads: its environment; the first line of a session's file; Codex's config.toml and *.rules (in
-the Codex home, the directory's .codex and /etc/codex); on Linux, /proc/locks, and the environments
-of this user's processes, to see who started it and what a stopped turn has left.
+It starts: for each call `codex exec`, through /bin/sh, which leaves the watcher; for Codex's index
+of sessions, `codex app-server`; once, `codex --version`, and on macOS `ps`; for --check, `codex
+login status` and `codex sandbox`.
+It reads: its environment; the first line of a session's file, and its lock; Codex's config.toml and
+*.rules (in the Codex home, the directory's .codex and /etc/codex); on Linux, the environments of
+processes, to see who started it and what a stopped turn has left.
 It writes: standard output (MCP), standard error (a log without prompts and replies), an empty lock
 file in the Codex home. It connects to Codex's control socket there. It keeps no state.
 """
@@ -48,8 +47,9 @@ import os
 import re
 import select
 import signal
-import threading
 import time
+from os.path import abspath, dirname, exists, expanduser, isabs, isdir, isfile, join, realpath
+from threading import Condition, Event, Lock, Thread
 from time import monotonic as clock
 from typing import Any, Callable, Dict, Generator, Iterator, NamedTuple, Optional, Tuple
 
@@ -74,23 +74,24 @@ MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 7_200_000
 # Bytes:
 MAX_MESSAGE = 128 << 20  # of a line from the client; a longer one is refused
 MAX_EVENT = 32 << 20  # of an event; of a longer one only the beginning is read
-MAX_STDERR = 32 << 10  # kept of Codex's stderr, at its beginning and at its end
-MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read either
+MAX_STDERR = 32 << 10  # kept of the beginning of Codex's stderr, and of its end
+MAX_UNSENT = 64 << 20  # of unread answers, beyond which the client is not read
 
 MAX_CALLS, MAX_WARNINGS = 256, 20  # calls at once; warnings of one answer
+MAX_RECALLED = 100  # sessions of which something is kept
 
 # Seconds:
-TICK = 0.05  # a run yields at least this often, so that its call can look at its deadline
+TICK = 0.05  # a run yields at least this often
 LEAVE = 3.0  # for Codex to leave after its turn, or its output, has ended
 FURTHER = 20.0  # for a further turn that Codex begins by itself
 DRAIN = 0.5  # for output after Codex has gone: a child can hold the pipe
 STRAYS = 0.2  # from SIGTERM to SIGKILL for processes that left Codex's group
-PROGRESS_GAP, PROGRESS_SILENCE = 0.5, 10.0  # least and most between two messages
+GAP, SILENCE = 0.5, 10.0  # least and most between two messages
 ANSWER, WITHDRAW = 10.0, 2.0  # for an answer of the app-server; for stopping a turn there
-ASK_AGAIN = 2.0  # whether the turn that runs in a session elsewhere is over
-GRACE = 3.0  # for whoever has a session open only for a moment
-TAKE = 45.0  # for whoever has a session open to take a queued message
-LOOK = 1.0  # between two looks at a queued message
+ASK_AGAIN = 2.0  # between two looks at a turn that runs elsewhere
+GRACE = 3.0  # for who has a session open only for a moment
+TAKE = 45.0  # for who has a session open to take a message
+LOOK = 1.0  # between two looks at a message there
 
 UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 Json = Dict[str, Any]
@@ -131,35 +132,33 @@ def name_like(pattern: str, what: str) -> Callable[[str], str | None]:
 
 
 def working_directory(text: str) -> str:
-	"""Reads a directory; "" is where the server was started."""
 	try:
-		path = os.path.expanduser(text) or os.getcwd()
+		path = expanduser(text) or os.getcwd()
 	except OSError:
-		path = ""  # it is gone
-	if os.path.isabs(path) and os.path.isdir(path):
+		path = ""
+	if isabs(path) and isdir(path):
 		return path
 	raise ValueError("the absolute path of an existing directory")
 
 
 def directories(text: str) -> tuple[str, ...]:
-	paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
-	if not all(map(os.path.isabs, paths)):
+	paths = [expanduser(path) for path in text.split(os.pathsep) if path]
+	if not all(map(isabs, paths)):
 		raise ValueError(f"absolute directories, separated by {os.pathsep}")
-	return tuple(map(os.path.realpath, paths))
+	return tuple(map(realpath, paths))
 
 
-#: Options that neither break the protocol nor widen the rights of a review.
+#: Options that neither break the protocol nor widen a review's rights.
 VALUED = "-c|-p|--config|--profile|--enable|--disable|--add-dir|--local-provider|--color"
 FLAGS = "--oss|--strict-config"
 
 
 def codex_options(text: str) -> tuple[str, ...]:
-	"""Reads options of `codex exec`, quoted as in a shell."""
 	import shlex
 
 	try:
 		words = shlex.split(text)
-	except ValueError as error:  # an open quote, or a backslash at the end
+	except ValueError as error:
 		raise ValueError(f"options quoted as in a shell, but has {str(error).lower()}") from None
 	option = rf"(-[cp]|({VALUED})=)[^\0]+|({VALUED})\0[^\0]*|{FLAGS}"
 	if not re.fullmatch(rf"(({option})\0)*", "".join(word + "\0" for word in words)):
@@ -167,16 +166,15 @@ def codex_options(text: str) -> tuple[str, ...]:
 	return tuple(words)
 
 
-#: The environment's variables in the order of the fields of Settings: name, default, and a reader,
-#: whose ValueError says what the variable takes.
+#: Variables in the order of Settings: name, default, a reader whose ValueError says what it takes.
 VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-	("CODEX_BIN", "codex", os.path.expanduser),
+	("CODEX_BIN", "codex", expanduser),
 	("CODEX_MCP_CWD", "", working_directory),
 	("CODEX_MCP_SANDBOX", "", name_like("|".join(SANDBOXES), "one of " + ", ".join(SANDBOXES))),
 	("CODEX_MCP_TIMEOUT_MS", "600000", whole_number(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)),
 	("CODEX_MCP_MAX_PARALLEL", "16", whole_number(1, 1000)),
 	("CODEX_PERSISTENT_MCP_ORIGIN", NAME, str),
-	("CODEX_HOME", "~/.codex", lambda text: os.path.abspath(os.path.expanduser(text))),
+	("CODEX_HOME", "~/.codex", lambda text: abspath(expanduser(text))),
 	("CODEX_MCP_ROOTS", "", directories),
 	("CODEX_MCP_CODEX_ARGS", "", codex_options),
 	("CODEX_MCP_REVIEW_PROFILE", "", name_like("[A-Za-z0-9_-]+", "a permission profile's name")),
@@ -184,7 +182,6 @@ VARIABLES: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 
 
 def read_settings(env: dict[str, str]) -> Settings:
-	"""Reads the settings. An empty value counts as not set."""
 	values: list[Any] = []
 	problems: list[str] = []
 	for name, default, read in VARIABLES:
@@ -208,7 +205,6 @@ class RpcError(Exception):
 		self._body = dict(more, code=code, message=message)
 
 	def response(self, request_id: Any) -> Json:
-		"""The JSON-RPC error response; the id is null if it is not known."""
 		return {"jsonrpc": "2.0", "id": request_id, "error": self._body}
 
 
@@ -224,24 +220,23 @@ class Failure(Exception):
 	"""A call that failed. The text says why, and what the caller can do."""
 
 
-class SessionLost(Failure):
-	"""There is no such session, so the answer must not offer to continue it."""
+class Lost(Failure):
+	"""There is no such session to be continued."""
 
 
 class TryAgain(Failure):
-	"""Nothing had begun, and the same is likely to work in a moment."""
+	"""Nothing had begun, and the same is likely to work soon."""
 
 
-class SessionBusy(Failure):
-	"""The session is open elsewhere, and nothing was sent. The text says why it is out of reach."""
+class Busy(Failure):
+	"""The session is open elsewhere and, as the text says, out of reach. Nothing was sent."""
 
 
-class NobodyTook(SessionBusy):
-	"""Whoever has the session open did not take the message, which was withdrawn."""
+class NobodyTook(Busy):
+	"""Whoever has it open did not take the message, which was withdrawn."""
 
 
-#: Why a call must end before its turn has ended.
-Reason = enum.Enum("Reason", "TIMEOUT CANCELLED SHUTDOWN")
+Reason = enum.Enum("Reason", "TIMEOUT CANCELLED STOPPED SHUTDOWN")
 
 
 class Stopped(Exception):
@@ -249,38 +244,6 @@ class Stopped(Exception):
 
 	def __init__(self, reason: Reason) -> None:
 		self.reason = reason
-
-
-class Deadline:
-	"""When a call must end: at its time, or when it is stopped. Any worker may call this."""
-
-	def __init__(self, timeout_s: float) -> None:
-		self._end = clock() + timeout_s
-		self._reason: Reason | None = None
-		self._wake = threading.Event()
-
-	def stop(self, reason: Reason) -> None:
-		"""Makes `check` raise `Stopped`. The first reason counts."""
-		self._reason = self._reason or reason
-		self._wake.set()
-
-	def wake(self) -> None:
-		"""Ends a `wait` early."""
-		self._wake.set()
-
-	def check(self) -> None:
-		"""Raises `Stopped` if the call must end."""
-		if self._reason is None and clock() >= self._end:
-			self._reason = Reason.TIMEOUT
-		if self._reason:
-			raise Stopped(self._reason)
-
-	def wait(self, duration: float) -> bool:
-		"""Waits `duration` seconds; true if woken before. Raises `Stopped`."""
-		woken = self._wake.wait(min(duration, self._end - clock()))
-		self._wake.clear()
-		self.check()
-		return woken
 
 
 def one_line(text: str, limit: int) -> str:
@@ -292,74 +255,86 @@ def one_line(text: str, limit: int) -> str:
 
 
 class Progress:
-	"""What a call is doing, thinned out for a person. Only the call's worker may call this."""
+	"""What a call is doing, thinned out for a person. Only for the call's worker."""
 
 	def __init__(self, send: Callable[[str], None] | None) -> None:
-		self.latest = "waiting"  # sent or not
+		self.latest = "waiting"
 		self._send = send
 		self._begin = clock()
-		self._sent_at = self._begin - PROGRESS_GAP
-		self._since: float | None = None  # since when a text is unsent
+		self._sent_at = self._begin - GAP
+		self._since: float | None = None
 
 	def say(self, text: str, at_once: bool = False) -> None:
 		"""Reports `text`, if any: `at_once`, or soon unless something newer comes first."""
 		if text and text != self.latest:
 			self.latest, self._since = text, self._since or clock()
 		if at_once:
-			self._tell(text)
+			self._tell(text, 5000)
 		self.tick()
 
 	def tick(self) -> None:
-		"""Sends what is due: a text half a second old, or after a long silence a sign of life."""
 		now = clock()
 		silence = now - self._sent_at
-		if self._since and now >= self._since + PROGRESS_GAP and silence >= PROGRESS_GAP:
+		if self._since and now >= self._since + GAP and silence >= GAP:
 			self._tell(self.latest)
-		elif silence >= PROGRESS_SILENCE:
-			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s so far)")
+		elif silence >= SILENCE:
+			self._tell(f"{one_line(self.latest, 140)} ({now - self._begin:.0f} s)")
 
 	def settle(self) -> None:
 		"""Waits until an answer may follow: some clients fail if both come together."""
 		if self._send is not None:
-			time.sleep(max(0.0, self._sent_at + PROGRESS_GAP - clock()))
+			time.sleep(max(0.0, self._sent_at + GAP - clock()))
 
-	def _tell(self, text: str) -> None:
+	def _tell(self, text: str, limit: int = 160) -> None:
 		self._sent_at, self._since = clock(), None
 		if self._send is not None:
-			self._send(one_line(text, 160))
+			self._send(one_line(text, limit))
 
 
-class Control(NamedTuple):
-	"""What a call watches."""
+class Control:
+	"""When a call must end. Any worker may stop and wake it."""
 
-	deadline: Deadline
-	progress: Progress
+	def __init__(self, timeout_s: float, progress: Progress) -> None:
+		self.progress, self.timeout = progress, f"{timeout_s:g} s (timeout_ms)"
+		self._end = clock() + timeout_s
+		self._reason: Reason | None = None
+		self._wake = Event()
+
+	def stop(self, reason: Reason) -> None:
+		"""Makes the call end. The first reason counts."""
+		self._reason = self._reason or reason
+		self.wake()
+
+	def wake(self) -> None:
+		self._wake.set()
 
 	def check(self) -> None:
 		"""Raises `Stopped` if the call must end; sends progress that is due."""
-		self.deadline.check()
+		if self._reason is None and clock() >= self._end:
+			self._reason = Reason.TIMEOUT
+		if self._reason:
+			raise Stopped(self._reason)
 		self.progress.tick()
 
 	def pause(self, duration: float) -> None:
-		"""Waits `duration` seconds, or until the deadline is woken. Raises `Stopped`."""
-		while duration > 0 and not self.deadline.wait(min(duration, PROGRESS_GAP / 2)):
-			self.progress.tick()
-			duration -= PROGRESS_GAP / 2
+		"""Waits `duration` seconds, or until woken. Raises `Stopped`."""
+		end, woken = clock() + duration, False
+		while not woken and clock() < end:
+			woken = self._wake.wait(min(end - clock(), self._end - clock(), GAP / 2))
+			self._wake.clear()
+			self.check()
 
 
 # ---- messages: JSON and JSON-RPC 2.0, bytes to checked messages and back ----
 
 
 class Message(NamedTuple):
-	"""A request, or a notification if `id` is None. `params` is an object, {} if left out."""
-
 	method: str
 	params: Json
 	id: Any
 
 
 def is_id(value: Any) -> bool:
-	"""Whether MCP takes `value` as a request id or progress token."""
 	return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
@@ -371,28 +346,23 @@ def value_in(value: Any, *path: str) -> Any:
 
 
 def text_in(value: Any, *path: str) -> str:
-	"""The same, if it is a string, or ""."""
 	found = value_in(value, *path)
 	return found if isinstance(found, str) else ""
 
 
 def object_in(value: Any, *path: str) -> Json:
-	"""The same, if it is an object, or {}."""
 	found = value_in(value, *path)
 	return found if isinstance(found, dict) else {}
 
 
 def objects_in(value: Any, *path: str) -> list[Json]:
-	"""The objects in the array at `path`, or []."""
 	found = value_in(value, *path)
 	return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def json_number(text: str) -> float:
-	"""A number of JSON; if no float holds it, the nearest that can be written again.
-
-	An int of hundreds of digits counts as such: on millions, Python would work for hours. NaN and
-	the like, which Python would take, are refused.
+	"""A number of JSON, or the nearest float: on an int of millions of digits Python would work for
+	hours. Raises ValueError for NaN and the like.
 	"""
 	if len(text) < 400 and not re.search("[.eE]", text):
 		return int(text)
@@ -405,7 +375,6 @@ DECODER = json.JSONDecoder(
 
 
 def load_json(text: str) -> Any:
-	"""The JSON value in `text`. Raises ValueError."""
 	try:
 		return DECODER.decode(text)
 	except RecursionError:
@@ -413,12 +382,12 @@ def load_json(text: str) -> Any:
 
 
 def well_formed(text: str) -> str:
-	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry and some clients refuse."""
+	"""`text` with U+FFFD for lone surrogates, which UTF-8 cannot carry."""
 	return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_clean(text: str) -> Any:
-	"""The JSON value in `text`, well formed in all its strings. Raises ValueError."""
+	"""The JSON value in `text`, with well-formed strings. Raises ValueError."""
 	value = load_json(text)
 	if "\\ud" in text or "\\uD" in text:
 		value = load_json(well_formed(json.dumps(value, ensure_ascii=False)))
@@ -426,15 +395,13 @@ def load_clean(text: str) -> Any:
 
 
 def quoted(value: Any) -> str:
-	"""A value of the client's, for an error message."""
 	try:
 		return one_line(json.dumps(value, ensure_ascii=False), 100)
-	except RecursionError:  # what could just be read cannot always be written
+	except RecursionError:
 		return "nested too deeply"
 
 
 def decode_line(line: bytes) -> Any:
-	"""The JSON value of one line of the client's. Raises RpcError."""
 	try:
 		return load_json(line.decode("utf-8-sig"))
 	except ValueError as error:
@@ -442,7 +409,7 @@ def decode_line(line: bytes) -> Any:
 
 
 def object_param(params: Json, name: str) -> Json:
-	"""The object `name` in `params`, {} if it is left out. Raises RpcError."""
+	"""The object `name` in `params`, or {}. Raises RpcError."""
 	found = params.get(name)
 	if found is not None and not isinstance(found, dict):
 		raise invalid_params(f'"{name}" must be an object')
@@ -450,10 +417,7 @@ def object_param(params: Json, name: str) -> Json:
 
 
 def read_message(value: Any) -> Message | None:
-	"""Checks one message. Raises RpcError.
-
-	None for one that nobody here waits for: a response, a notification without parameters.
-	"""
+	"""Checks one message; None if nobody here waits for it. Raises RpcError."""
 	if not isinstance(value, dict):
 		raise invalid_request("a message is an object; batches are not supported")
 	if "method" not in value and ("result" in value or "error" in value):
@@ -466,7 +430,7 @@ def read_message(value: Any) -> Message | None:
 		raise invalid_request('"id" must be a string or an integer')
 	if "id" not in value and not object_in(value, "params"):
 		return None
-	if value.get("params") == []:  # how some clients leave it out
+	if value.get("params") == []:
 		value["params"] = {}
 	return Message(value["method"], object_param(value, "params"), value.get("id"))
 
@@ -477,14 +441,12 @@ WINDOWS = os.name == "nt"
 if sys.platform != "win32":  # said so that mypy follows
 	import fcntl
 
-#: A name and a value in the environment of a process and all that it starts, to recognise them.
+#: A name and a value in the environment, by which a process and its children are known.
 Mark = Tuple[str, str]
 
 #: The shell becomes the command, marked $1=$2. In its group it leaves a watcher, which waits for
-#: the pipe {0} to end. However this server dies, it does: nobody else holds the other end. Then the
-#: watcher stops the group, and on Linux what has left it with the mark. It ignores the signals by
-#: which the group is stopped, and is swept away with it after the run. Only it also holds {1}, the
-#: lock file, so that the locks last until the command is gone.
+#: the pipe {0} to end, as it does when this server dies. Then it stops the group, and on Linux what
+#: has left it with the mark. It also holds {1}, the lock file, until the command is gone.
 WATCHED = """\
 (
     trap "" HUP INT TERM
@@ -504,28 +466,13 @@ exec "$@"
 """
 
 
-class Watch(NamedTuple):
-	"""What a watcher needs. Both are below 10, since sh(1) names no others: `serve` frees those."""
-
-	pipe: int
-	locks: int
-
-
-def watch_pipe() -> int | None:
-	"""The end of a new pipe that watchers read, None without a shell."""
-	return None if WINDOWS or not os.path.exists("/bin/sh") else os.pipe()[0]
-
-
-def foreign() -> Any:
-	"""The module ctypes, as Windows has it."""
-	import ctypes
-
-	return ctypes
+#: What a watcher needs, both below 10, since sh(1) names no others: the pipe and the lock file.
+Watch = Tuple[int, int]
 
 
 def windows(function: str, *arguments: Any) -> int:
-	"""What a function of Windows returns. Raises OSError if it fails, or finds what it creates."""
-	ctypes = foreign()
+	"""What a function of Windows returns. Raises OSError, also if it finds what it creates."""
+	ctypes: Any = __import__("ctypes")
 	call = getattr(ctypes.WinDLL("kernel32", use_last_error=True), function)
 	ctypes.set_last_error(0)
 	# A handle is as wide as a pointer.
@@ -538,23 +485,14 @@ def windows(function: str, *arguments: Any) -> int:
 	raise error
 
 
-#: Windows' groups: the handles of job objects by the id of the process that each began with. A job
-#: has the first free name, so that a server in there can find out where it is.
+#: Windows' groups: job objects by the id of their first process. Each has the first free name, so
+#: that a server in there finds out where it is.
 JOBS: dict[int, int] = {}
 JOB_NAMES = [f"{NAME}-run-{number}" for number in range(1000)]
 
 
-def new_job() -> int:
-	for name in JOB_NAMES:
-		try:
-			return windows("CreateJobObjectW", None, name)
-		except (FileExistsError, PermissionError):
-			pass  # of another run, or another user's
-	raise OSError("too many runs")
-
-
 def limit_job(job: int, flags: int) -> None:
-	"""Sets the limits of a job; 0x2000 ends it with its last handle, so with this server."""
+	"""Sets the limits of a job; with 0x2000 it ends with this server."""
 	import struct
 
 	limits = struct.pack("2qI2PIP2I6Q4P", 0, 0, flags, *bytes(16))
@@ -562,9 +500,14 @@ def limit_job(job: int, flags: int) -> None:
 
 
 def begin_job(process: Any) -> None:
-	"""Puts a process that was started suspended into a job of its own, and lets it run."""
-	ctypes = foreign()
-	job, handle = new_job(), int(process._handle)
+	ctypes: Any = __import__("ctypes")
+	handle, job = int(process._handle), 0
+	for name in JOB_NAMES:
+		try:
+			job = windows("CreateJobObjectW", None, name)
+			break
+		except (FileExistsError, PermissionError):
+			pass
 	JOBS[process.pid] = job
 	limit_job(job, 0x2000)
 	windows("AssignProcessToJobObject", job, handle)
@@ -574,14 +517,13 @@ def begin_job(process: Any) -> None:
 
 def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) -> Any:
 	"""Starts a marked process with pipes and a group of its own. Raises OSError, ValueError."""
-	import subprocess  # a quarter of the server's time to start, and not needed then
+	import subprocess
 
 	options: Json = {"start_new_session": True, "env": dict(os.environ, **dict([mark]))}
 	if WINDOWS:
 		# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED
 		options["creationflags"] = 0x08000204
 	elif watch:
-		assert max(watch) < 10, watch
 		command = ["/bin/sh", "-c", WATCHED.format(*watch), "sh", *mark, *command]
 		options.update(env=None, pass_fds=watch)
 	if command[0].lower().endswith((".cmd", ".bat")):
@@ -604,58 +546,48 @@ def spawn(command: list[str], cwd: str, mark: Mark, watch: Watch | None = None) 
 
 
 def signal_group(pid: int, name: str) -> None:
-	"""Signals the group that `pid` leads; on Windows any signal ends it."""
 	try:
 		if WINDOWS:
 			windows("TerminateJobObject", JOBS[pid], 1)
 		else:
 			os.killpg(pid, getattr(signal, name))
 	except OSError:
-		pass  # nobody is left in the group
+		pass
 
 
 def signal_strays(group: int, mark: Mark, name: str) -> bool:
-	"""On Linux, signals the marked processes outside of a group; whether there are any.
-
-	With "" for a name it only looks.
-	"""
+	"""On Linux, signals (with "" finds) marked processes outside of a group; true if any."""
 	marked, found = "=".join(mark).encode(), False
-	for pid in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+	for pid in os.listdir("/proc") if isdir("/proc/self") else ():
 		try:
 			with open(f"/proc/{int(pid)}/environ", "rb") as file:
 				if marked in file.read().split(b"\0") and os.getpgid(int(pid)) != group:
 					os.kill(int(pid), getattr(signal, name, 0))
 					found = True
 		except (OSError, ValueError):
-			pass  # no process, not this user's, or gone
+			pass
 	return found
 
 
 def sweep(group: int, strays: bool = True) -> None:
-	"""Ends what is left of a group. Reaps what a container's first process inherits.
-
-	On Windows nothing leaves its group, so without `strays` what is left may stay.
-	"""
-	if WINDOWS and group in JOBS:
+	"""Ends and reaps what is left of a group; on Windows, only with `strays`."""
+	if not WINDOWS:
+		signal_group(group, "SIGKILL")
+		try:
+			while True:
+				os.waitpid(-group, 0)
+		except ChildProcessError:
+			pass
+	elif group in JOBS:
 		if strays:
 			signal_group(group, "SIGKILL")
 		else:
 			limit_job(JOBS[group], 0)
 		windows("CloseHandle", JOBS.pop(group))
-	if WINDOWS:
-		return
-	signal_group(group, "SIGKILL")
-	try:
-		while True:
-			os.waitpid(-group, 0)
-	except ChildProcessError:
-		pass
 
 
 def selectable(pipe: Any) -> Any:
-	"""`pipe`, or on Windows a socket to which a worker copies it, and which closes it: there,
-	closing a pipe waits for a read, and that for whoever holds the other end.
-	"""
+	"""`pipe`, or on Windows, where closing it waits for its reader, a socket with the same."""
 	if not WINDOWS:
 		return pipe
 	import socket
@@ -670,13 +602,12 @@ def selectable(pipe: Any) -> Any:
 			except OSError:
 				pass
 
-	threading.Thread(target=copy, daemon=True).start()
+	Thread(target=copy, daemon=True).start()
 	with near:
 		return near.makefile("rb", 0)
 
 
 def poll(fd: int, events: int) -> int:
-	"""What poll(2) tells of `fd` now; 0 on Windows."""
 	if WINDOWS:
 		return 0
 	poller = select.poll()
@@ -684,8 +615,6 @@ def poll(fd: int, events: int) -> int:
 	return sum(state for _, state in poller.poll(0))
 
 
-#: The locks of an open file in Linux's fcntl(2); Python names it from 3.9 on.
-F_OFD_SETLK = 37
 #: Windows' locks, named objects instead of bytes: their handles by byte.
 LOCKS: dict[int, int] = {}
 
@@ -693,10 +622,8 @@ LOCKS: dict[int, int] = {}
 def lock_byte(fd: int, byte: int, take: bool) -> bool:
 	"""Locks or unlocks one byte of a file; false if another process has it. Raises OSError.
 
-	On Linux, a lock lasts until all processes that inherited `fd` are gone; on Windows, until all
-	that it was lent to are; else until this one is.
+	It lasts until all are gone that inherited `fd` on Linux, or that it was lent to on Windows.
 	"""
-	import errno
 	import struct
 
 	try:
@@ -707,11 +634,11 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 			return True
 		if sys.platform == "linux":
 			kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-			try:
-				fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+			try:  # F_OFD_SETLK, which Python names from 3.9 on
+				fcntl.fcntl(fd, 37, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
 				return True
 			except OSError as error:
-				if error.errno != errno.EINVAL:  # a kernel without them
+				if error.errno != 22:  # EINVAL, of a kernel without them
 					raise
 		fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, byte)
 		return True
@@ -719,19 +646,18 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 		return False
 
 
-def is_free(path: str) -> bool:
-	"""On Linux, whether no process has a lock on a file; false where that is not known."""
+def is_held(path: str) -> bool | None:
+	"""Whether a process has a lock on a file; None where that is not known."""
+	if WINDOWS:
+		return None
 	try:
-		with open("/proc/locks", encoding="ascii") as file:
-			if f":{os.stat(path).st_ino} " in file.read():
-				return False
-		with open(path, "rb") as lock:  # a holder in another container is not listed
-			fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-		return True
-	except FileNotFoundError:
-		return sys.platform == "linux"
-	except OSError:
+		with open(path, "rb") as file:
+			fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 		return False
+	except BlockingIOError:
+		return True
+	except OSError as error:
+		return False if isinstance(error, FileNotFoundError) else None
 
 
 def lend_lock(byte: int, process: Any) -> None:
@@ -740,27 +666,24 @@ def lend_lock(byte: int, process: Any) -> None:
 		if process and byte in LOCKS:
 			windows("DuplicateHandle", -1, LOCKS[byte], int(process._handle), None, 0, 0, 2)
 	except OSError:
-		pass  # it is gone already
+		pass
 
 
 def in_job(name: str) -> bool:
-	"""Whether this process is in the job of that name."""
-	ctypes = foreign()
+	ctypes: Any = __import__("ctypes")
 	found = ctypes.c_int()
 	try:
-		job = windows("OpenJobObjectW", 4, 0, name)  # JOB_OBJECT_QUERY
+		job = windows("OpenJobObjectW", 4, 0, name)
 		windows("IsProcessInJob", -1, job, ctypes.byref(found))
 		windows("CloseHandle", job)
 	except OSError:
-		pass  # there is none, or not this user's
+		pass
 	return bool(found)
 
 
 def inside(marker: str) -> bool:
-	"""Whether a process with `marker` in its environment is above this one.
-
-	It may have stripped this one's, but leaves it in its job, or in its POSIX session, which it
-	leads.
+	"""Whether a process with `marker` in its environment is above this one: here, or as the leader
+	of this POSIX session or job.
 	"""
 	if os.environ.get(marker):
 		return True
@@ -768,28 +691,24 @@ def inside(marker: str) -> bool:
 		return any(map(in_job, JOB_NAMES))
 	import subprocess
 
-	leader, mark = os.getsid(0), marker.encode() + b"=[^\0 ]"
+	leader, mark = str(os.getsid(0)), marker.encode() + b"=[^\0 ]"
 	try:
-		if os.path.isdir("/proc/self"):
+		if isdir("/proc/self"):
 			with open(f"/proc/{leader}/environ", "rb") as file:
 				return bool(re.search(b"(^|\0)" + mark, file.read()))
-		ps = subprocess.run(
-			["ps", "-wwE", "-o", "command=", "-p", str(leader)],
-			stdin=subprocess.DEVNULL,
-			capture_output=True,
-			timeout=5,
-		)
+		command = ["ps", "-wwE", "-o", "command=", "-p", leader]
+		null = subprocess.DEVNULL
+		ps = subprocess.run(command, stdin=null, capture_output=True, timeout=5)
 		return bool(re.search(b" " + mark, ps.stdout))
 	except (OSError, subprocess.SubprocessError):
 		return False
 
 
-#: On Windows, held while a line goes out.
-LOGGING = threading.Lock()
+LOGGING = Lock()  # on Windows, held while a line goes out
 
 
 def log(text: str) -> None:
-	"""A line for people on standard error; dropped if nobody reads, so that no call waits."""
+	"""A line on standard error; dropped if nobody reads, so that no call waits."""
 	line = f"{NAME}: {one_line(text, 500)}\n".encode("utf-8", "replace")
 
 	def write() -> None:
@@ -801,7 +720,7 @@ def log(text: str) -> None:
 	try:
 		if WINDOWS:  # where no pipe tells whether a write would wait
 			if LOGGING.acquire(timeout=TICK):
-				threading.Thread(target=write, daemon=True).start()
+				Thread(target=write, daemon=True).start()
 		elif poll(2, select.POLLOUT) & select.POLLOUT:
 			os.write(2, line)
 	except (OSError, RuntimeError):
@@ -812,7 +731,7 @@ def log(text: str) -> None:
 
 
 def read_lines(stream: Any) -> Iterator[bytes | None]:
-	"""The lines of the client, until the end of input; None is one of over MAX_MESSAGE bytes."""
+	"""The client's lines; None is one of over MAX_MESSAGE bytes."""
 	for line in iter(lambda: stream.readline(MAX_MESSAGE + 1), b""):
 		if len(line) > MAX_MESSAGE and not line.endswith(b"\n"):
 			while line and not line.endswith(b"\n"):
@@ -823,17 +742,13 @@ def read_lines(stream: Any) -> Iterator[bytes | None]:
 
 
 class Writer:
-	"""The only writer of standard output. Any worker may call `send`, which never waits.
-
-	The lock of `_changed` guards all fields; only the writer's own worker writes.
-	"""
+	"""The only writer of standard output. Any worker may call `send`, which never waits."""
 
 	def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
 		self._fd, self._on_broken = fd, on_broken
-		self._changed = threading.Condition()
+		self._changed, self._unsent = Condition(), 0  # guards all
 		self._lines: list[bytes] = []
-		self._unsent = 0
-		threading.Thread(target=self._work, name="writer", daemon=True).start()
+		Thread(target=self._work, name="writer", daemon=True).start()
 
 	def send(self, message: Any) -> None:
 		line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
@@ -868,35 +783,30 @@ class Writer:
 					line = line[count:]
 					self._count(-count)
 		except OSError:
-			self._count(-self._unsent)  # nobody reads, so nothing need be waited for
+			self._count(-self._unsent)
 			self._on_broken()
 
 
 # ---- turn: events folded into a turn ----
 
-#: A run's own events: a line that is none (`text`), the `head` of one that is too long, progress
-#: (`text`), and the end (`stderr`, `ending`).
+#: A run's own events: a line that is none (`text`), one too long (`head`), progress, and the end.
 NOISE, TOO_LONG, SAY, ENDED = "run.noise", "run.too_long", "run.say", "run.ended"
 
 Events = Iterator[Optional[Json]]
 
 
 def say(text: str) -> Json:
-	"""An event that only tells progress."""
 	return {"type": SAY, "text": text}
 
 
 def warning(text: str) -> Json:
-	"""A warning of the answer, as `codex exec` has it."""
 	return {"type": "item.completed", "item": {"type": "error", "message": text}}
 
 
-#: Most bytes of a turn are output of commands and tools, needed only if they failed.
+#: Most of a turn is output of commands and tools, needed only if they failed.
 SKIPPED = re.compile(rb'{"type":"item\.[uc]\w+","item":{"id":"[^"]*","type":"(?:command|mcp)_')
 GOOD_ENDS = (b':0,"status":"completed"}}', b'null,"status":"completed"}}', b'_progress"}}')
-#: What colours a terminal, or sets its title.
 TERMINAL = r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
-#: What follows is for Codex's developers.
 BACKTRACE = r"\n[ \t]*(?:[Ss]tack b|B)acktrace:"
 
 SHORTER = "Send a shorter text; Codex can read files itself."
@@ -905,10 +815,8 @@ CHECK_ID = "Check session_id, or leave it out."
 USER = "Ask the user to "
 UPDATE = "update Codex (npm install -g @openai/codex)"
 ENV = " into this server's env in the MCP client's configuration."
-#: How Codex words the status of an HTTP answer.
 STATUS = r"(?:unexpected|last) status:? "
-#: What a caller can do, by Codex's words; the first match wins. Nothing matches inside
-#: identifiers, paths and numbers.
+#: What a caller can do, by Codex's words; the first match wins.
 ADVICE = {
 	"no rollout found": CHECK_ID + " A session is known in its CODEX_HOME only.",
 	r"in .model_reasoning_eff|value: '\w+'.+supported values": (
@@ -922,10 +830,10 @@ ADVICE = {
 	),
 	r"no (?:preset )?version (?:is set|installed) for|^volta error|^nodenv: |^n/a: vers"
 	"|installed node version": (
-		USER + "set CODEX_BIN to the absolute path of Codex itself: its version manager finds no "
-		"version here."
+		USER + "set CODEX_BIN to the path of Codex itself: its version manager finds none here."
 	),
-	"inside a (?:trusted dir|git repo)": "Use another cwd, or ask the user.",
+	"inside a (?:trusted dir|git repo)": "Use another cwd.",
+	"codex unarchive": USER + "do that.",
 	r"newer version\s+of codex|^error: (?:unexpected arg|unrecognized|invalid value)": (
 		USER + UPDATE + ", or leave out what it does not know."
 	),
@@ -935,7 +843,7 @@ ADVICE = {
 	"|context window of this": "This session cannot be continued: " + NEW_SESSION,
 	"maximum length": SHORTER,
 	"hit your (?:usage|spend)|upgrade to plus:|quota exc|out of credits": (
-		"The user's plan is used up. Wait as long as it says, or ask the user."
+		"The user's plan is used up. Wait as long as it says."
 	),
 	"flagged for|content policy|safety reasons|content_filter|policy violation": (
 		"The model's server refuses this text. Reword it, and " + NEW_SESSION
@@ -945,8 +853,8 @@ ADVICE = {
 	"|closed before resp": "The model's server is in trouble: call again later.",
 	r"error sending|lookup addr|peer cert|connection ref|timed out \(|access a socket"
 	"|by cloudflare|network is unreachable": (
-		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for a proxy's "
-		"certificate, go" + ENV
+		USER + "check the network. HTTPS_PROXY, and CODEX_CA_CERTIFICATE for its certificate, "
+		"go" + ENV
 	),
 	"sign(?:ing)? in again|failed to refresh tok|not logged in|" + STATUS + r"40[13]\b": (
 		USER + "run `codex login`, or check the provider's API key; a key in a variable goes" + ENV
@@ -955,9 +863,8 @@ ADVICE = {
 		"Leave model out, or use one that this Codex and account know."
 	),
 }
-#: Errors that pass: of two processes that start, or renew a sign-in.
 TRANSIENT = re.compile(r"(?i)database is locked|another codex process|token was already used")
-#: Notices that come in every turn; and what Codex overcame.
+#: Notices of every turn; and what Codex overcame.
 NOTICE = re.compile(
 	r"(?i)warning: |model metadata for|codex is ignoring|.\[features|.--danger"
 	"|under-dev|project-local c|falling back from|run .codex exec|configured value"
@@ -965,8 +872,7 @@ NOTICE = re.compile(
 )
 RETRY = re.compile(r"(?i)(?:reconnecting\.+|.*; retrying) \d")
 ALLOW_SANDBOXES = (
-	"The user can allow sandboxes (on Linux: unprivileged user namespaces, or an AppArmor profile "
-	"for bwrap)"
+	"The user can allow sandboxes (on Linux: user namespaces, or an AppArmor profile for bwrap)"
 )
 BLOCKED = "Commands did not run: Codex's sandbox could not start here. " + ALLOW_SANDBOXES
 NO_SANDBOX = re.compile(
@@ -976,7 +882,6 @@ NO_SANDBOX = re.compile(
 
 
 def codex_words(text: str) -> str:
-	"""What an error says, without the JSON around it, colours and backtraces."""
 	for _ in range(4):
 		start, end = text.find("{"), text.rfind("}") + 1
 		try:
@@ -993,7 +898,6 @@ def codex_words(text: str) -> str:
 
 
 def stderr_words(text: str) -> str:
-	"""What standard error says of a failure, without its noise."""
 	lines = [line for line in re.split(BACKTRACE, text)[0].splitlines() if line.strip()]
 	logged = r"\d{4}-\d\d-\d\dT\S+\s+(?:ERROR|WARN|INFO|DEBUG|TRACE)\s+(?:\S+:\s+)?"
 	noise = "(?i)warning: |reading (?:additional input|prompt) from stdin|note: run with `r|"
@@ -1004,13 +908,12 @@ def stderr_words(text: str) -> str:
 
 
 def decode_event(line: bytearray) -> Json | None:
-	"""The event in a line of Codex's output; None if it is not needed."""
 	if SKIPPED.match(line) and line.endswith(GOOD_ENDS):
 		return None
 	text = line.decode("utf-8", "replace")
 	if "\x1b" in text:
 		text = re.sub(TERMINAL, "", text)
-	for start in (0, max(0, text.find('{"type":'))):  # words can stand before it
+	for start in (0, max(0, text.find('{"type":'))):
 		try:
 			event = load_clean(text[start:])
 		except ValueError:
@@ -1025,7 +928,6 @@ def failed(item: Json) -> bool:
 
 
 def item_progress(item: Json, finished: bool) -> str:
-	"""The line of progress that an item deserves, or ""."""
 	kind = item.get("type", "")
 	if kind == "command_execution":
 		command = text_in(item, "command")
@@ -1059,7 +961,7 @@ def item_progress(item: Json, finished: bool) -> str:
 
 
 def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
-	"""The plain verdict in a review's first line, such as go_with_changes, or ""."""
+	"""The plain verdict in the first line, such as go_with_changes, or ""."""
 	line = re.search(r"\w.*", text)
 	words = "|".join(verdicts).replace(" ", r"[\W_]+")
 	plain = rf"(?i)[\W_]*(?:verdict[\W_]*)?({words})(?![^\W_])(?![\W_]*(?:or\b|/|\|))"
@@ -1067,13 +969,11 @@ def verdict_of(text: str, verdicts: tuple[str, ...]) -> str:
 	return re.sub(r"[\W_]+", "_", found.group(1)).lower() if found else ""
 
 
-#: How far a turn is; a further turn of the same run makes it RUNNING again.
+#: How far a turn is; a further turn makes it RUNNING again.
 State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 
 class Turn:
-	"""One turn, folded from its events."""
-
 	def __init__(
 		self,
 		expected: str | None = None,
@@ -1084,18 +984,16 @@ class Turn:
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
 		self.state = State.WAITING
 		self.session: str | None = None
-		#: Answers of turns that have ended (Codex begins further ones for goals and hooks), and
-		#: messages of this one with their phases.
 		self.answers: list[str] = []
 		self._said: list[tuple[str, str]] = []
-		self.commands = self.blocked = 0  # begun; and those whose sandbox could not start
+		self.commands = self.blocked = 0
 		self.usage: Json | None = None
 		self.warnings: list[str] = []
-		self.error = self.stray = ""  # the last error; the first line that was no event
-		self.stderr, self.ending = "", "it was stopped"  # filled at the run's end
+		self.error = self.stray = ""
+		self.stderr, self.ending = "", "it was stopped"
 
 	def fold(self, event: Json) -> str:
-		"""Takes one event; returns progress. Raises Failure: the run must be stopped at once."""
+		"""Takes an event; returns progress. Raises Failure if the run must be stopped."""
 		kind, item = event["type"], object_in(event, "item")
 		if kind == "turn.started":
 			if self.state is State.COMPLETED:
@@ -1134,11 +1032,10 @@ class Turn:
 
 	@property
 	def reply(self) -> str | None:
-		"""All answers of the run; None if there is none."""
 		return "\n\n".join(self.answers + self._answer()) or None
 
 	def _answer(self) -> list[str]:
-		"""The message marked as the answer, else the last; before it, the one with the verdict."""
+		"""The message marked as the answer, or the last; before it, one with the verdict."""
 		ranks = {"final_answer": 2, "commentary": 0}
 		last = [text for text, _ in sorted(self._said, key=lambda one: ranks.get(one[1], 1))][-1:]
 		judged = [text for text, _ in self._said if verdict_of(text, self.verdicts)][-1:]
@@ -1175,13 +1072,12 @@ class Turn:
 			wider = re.search("(?i)write|workspace|danger|full|^((?!read).)*$", target)
 			if approvals > 1 or wider and re.search("(?i)permission|sandbox", field):
 				# Of a new session Codex has kept nothing yet.
-				raise (Failure if self.expected else SessionLost)(
+				raise (Failure if self.expected else Lost)(
 					"Codex was stopped before it did anything: managed requirements do not allow "
 					f"{self.limit}. {text} {USER}have it allowed."
 				)
 
 	def warn(self, text: str) -> None:
-		"""Notes a warning for the answer, once."""
 		text = codex_words(text)
 		if NOTICE.match(text) and re.search(r"(?i)\btrust|--dangerously", text):
 			return  # no agent is to be advised to have more trust
@@ -1192,31 +1088,29 @@ class Turn:
 		if not re.fullmatch(UUID, name):
 			raise Failure(f"Codex announced no usable session id: {one_line(name, 80)}")
 		if self.expected and name != self.expected:
-			raise SessionLost(
-				f"Codex does not know the session {self.expected}, and was stopped before it "
-				"answered from a new one. " + CHECK_ID
-			)
+			why = f"Codex does not know the session {self.expected}, and was stopped before it "
+			raise Lost(why + "answered from a new one. " + CHECK_ID)
 		if self.session and name != self.session:
 			raise Failure(f"Codex announced a second session, {name}, in the same run.")
 		self.session = name
 
 	def result(self) -> None:
-		"""Returns if the turn is a success, else raises Failure or one of its kinds."""
+		"""Raises a Failure unless the turn is a success."""
 		words = self.error or stderr_words(self.stderr) or self.stray or "it gave no reason"
 		if self.state is State.COMPLETED or self.answers:
 			self.session = self.session or self.expected
 			if self.state is not State.COMPLETED:
 				further = "A further turn, for a goal or a hook, did not end"
-				self.warn(f"{further} ({self.ending}). The answer is that of the turn before.")
+				self.warn(f"{further} ({self.ending}).")
 			if self.reply is None:
 				why = f"Codex ended its turn without a message: {words}"
 				raise Failure(why + "\nAsk again, for a written answer.")
 			if not self.session:
-				raise Failure(f"Codex answered, but did not name its session. {USER}{UPDATE}.")
+				raise Failure(f"Codex did not name its session. {USER}{UPDATE}.")
 			return
 		begun = self.state is not State.WAITING
 		if not begun and "already has an active writer" in self.stderr:
-			raise SessionBusy("The session has an active writer")
+			raise Busy("The session has an active writer")
 		what = "could not finish" if begun else "did not start"
 		advice = next(
 			(text for pattern, text in ADVICE.items() if re.search("(?im)" + pattern, words)),
@@ -1228,15 +1122,13 @@ class Turn:
 		# Of a new session whose first message it refuses, Codex keeps nothing.
 		if begun or "no rollout" not in words and (self.expected or "maximum length" not in words):
 			raise Failure(text)
-		raise SessionLost(text)
+		raise Lost(text)
 
 
 # ---- command: options of a turn to an argument list ----
 
 
 class Options(NamedTuple):
-	"""What a turn is given; None leaves the choice to Codex."""
-
 	cwd: str
 	session: str | None = None
 	model: str | None = None
@@ -1256,94 +1148,86 @@ def exec_arguments(options: Options, operator: tuple[str, ...], rights: list[str
 	return arguments + ["-"]
 
 
-def find_codex(name: str) -> str:
-	"""The executable that CODEX_BIN stands for. Raises Failure.
+def resume_command(home: str, session: str) -> str:
+	"""What opens a session in a shell; on Windows, in PowerShell."""
+	command = "codex resume " + session
+	if home == abspath(expanduser("~/.codex")):
+		return command
+	if WINDOWS:
+		return "$env:CODEX_HOME='{}'; {}".format(home.replace("'", "''"), command)
+	import shlex
 
-	Unlike shutil.which, it never looks in the working directory, which can be anybody's project.
-	"""
+	return f"CODEX_HOME={shlex.quote(home)} {command}"
+
+
+def find_codex(name: str) -> str:
+	"""The executable CODEX_BIN stands for, never one of the working directory. Raises Failure."""
 	endings = os.environ.get("PATHEXT", ".EXE;.CMD").split(";") if WINDOWS else [""]
 	if name.lower().endswith(tuple(ending.lower() for ending in endings)):
 		endings = [""]
-	folders = [""] if os.path.dirname(name) else filter(os.path.isabs, os.get_exec_path())
+	folders = [""] if dirname(name) else filter(isabs, os.get_exec_path())
 	for folder in folders:
 		for ending in endings:
-			path = os.path.abspath(os.path.join(folder, name + ending))
-			if os.path.isfile(path) and os.access(path, os.X_OK):
+			path = abspath(join(folder, name + ending))
+			if isfile(path) and os.access(path, os.X_OK):
 				return path
-	state = (
-		"is not on this server's PATH"
-		if not os.path.dirname(name)
-		else "is a directory"
-		if os.path.isdir(name)
-		else "is not executable"
-		if os.path.exists(name)
-		else "does not exist"
-	)
-	raise Failure(
-		f"The Codex CLI ({name}) {state}. Install it (npm install -g @openai/codex), "
-		"or set CODEX_BIN to its absolute path."
-	)
+	state = "is not on this server's PATH"
+	if dirname(name):
+		state = "is not an executable file" if exists(name) else "does not exist"
+	install = "Install it (npm install -g @openai/codex), or set CODEX_BIN to its absolute path."
+	raise Failure(f"The Codex CLI ({name}) {state}. {install}")
 
 
 # ---- codex process: one Codex and its whole process group, as a stream of events ----
 
-#: Set for Codex, so that a server inside it knows that it is, and strays are found.
+#: Set for Codex: a server inside it knows that it is, and strays are found.
 MARKER = "CODEX_PERSISTENT_MCP_ACTIVE"
 
 
 class Ladder(NamedTuple):
-	"""Signals to a run's group, each after so many seconds; with `strays`, what has left the group
-	gets SIGTERM before them.
-	"""
+	"""Signals to a run's group after so many seconds; to `strays` outside of it, SIGTERM first."""
 
 	steps: tuple[tuple[float, str], ...]
 	strays: bool = True
 
 
-#: On SIGINT Codex records the interruption in the session, on SIGTERM it does not. Its commands
-#: have left the group; if they end first, their sandboxes clean up.
+#: Only on SIGINT, Codex records the interruption. Its commands have left the group; if they end
+#: first, their sandboxes clean up.
 STOP = Ladder(((0.05, "SIGINT"), (1.0, "SIGTERM"), (2.0, "SIGKILL")))
-#: The client waits no more than half a second.
 LEAVING = Ladder(((0.05, "SIGINT"), (0.25, "SIGKILL")))
-#: The run must not do anything more.
 REFUSED = Ladder(((0.0, "SIGKILL"),))
 #: The turn has ended well: what it left outside the group may be meant to stay.
 FINISHED = Ladder(STOP.steps, strays=False)
 
 
 class Run:
-	"""What runs one turn. Its caller iterates over `events`, once, and sets `ladder` meanwhile."""
+	"""What runs one turn. Its caller iterates over `events`, and sets `ladder` meanwhile."""
 
 	#: How what still runs is stopped when `events` is left.
 	ladder = STOP
-	#: Once there is one.
 	process: Any = None
 
 	def events(self) -> Events:
 		"""Starts the run. Yields its events, and None at least every tenth of a second.
 
-		Nothing of the run is left when it ends or is closed. Raises SessionBusy if the session is
-		out of its reach, else Failure.
+		Nothing is left when it ends or is closed. Raises Failure.
 		"""
 		raise NotImplementedError
 
 	def timed_out(self) -> Failure | None:
-		"""What a timeout in the middle of `events` means, if more than that."""
 		return None
 
 
 def start_directory(codex: str, other: str) -> str:
-	"""Where to start Codex: a version manager may find another one outside the server's own."""
-	if WINDOWS:  # where cmd.exe, for codex.cmd, looks for node in its own directory before PATH
-		return os.path.dirname(codex)
+	if WINDOWS:  # where cmd.exe looks for node in its directory first
+		return dirname(codex)
 	try:
-		return os.getcwd()
+		return os.getcwd()  # elsewhere, a version manager may find another Codex
 	except OSError:
-		return other  # it is gone
+		return other
 
 
 def wait_for(selector: Any, patience: float) -> list[Any]:
-	"""The pipes that are ready within `patience` seconds."""
 	if selector.get_map():
 		return [key.fileobj for key, _ in selector.select(patience)]
 	time.sleep(min(patience, TICK / 10))  # on Windows, a selector cannot wait for nothing
@@ -1351,9 +1235,6 @@ def wait_for(selector: Any, patience: float) -> list[Any]:
 
 
 class CodexRun(Run):
-	"""One Codex process with all that it starts."""
-
-	#: What makes an event of a line.
 	decode = staticmethod(decode_event)
 
 	def __init__(self, command: list[str], cwd: str, prompt: bytes, watch: Watch | None) -> None:
@@ -1361,9 +1242,9 @@ class CodexRun(Run):
 		self._mark = (MARKER, os.urandom(8).hex())
 		self._unsent = memoryview(prompt)
 		self._open = not prompt  # whether more is to be written later
-		self._line, self._cut = bytearray(), False  # what is read of a line, and if it is too long
+		self._line, self._cut = bytearray(), False  # of which more is read; if it is too long
 		self._stderr = bytearray()
-		self._pipes: list[Any] = []  # what is closed at the end, if not the process's own pipes
+		self._pipes: list[Any] = []  # to close, if not the process's
 
 	def events(self) -> Events:
 		import selectors
@@ -1372,10 +1253,8 @@ class CodexRun(Run):
 			cwd = start_directory(self._command[0], self._cwd)
 			process = self.process = spawn(self._command, cwd, self._mark, self._watch)
 		except (OSError, ValueError) as error:
-			raise Failure(
-				f"Codex ({self._command[0]}) could not be started in {self._cwd}: "
-				f"{error}. Check whether it starts in a terminal."
-			) from None
+			what = f"Codex ({self._command[0]}) could not be started in {self._cwd}: {error}."
+			raise Failure(what + " Check it in a terminal.") from None
 		with selectors.DefaultSelector() as selector:
 			try:
 				yield from self._read(process, selector)
@@ -1389,7 +1268,6 @@ class CodexRun(Run):
 		}
 
 	def _read(self, process: Any, selector: Any) -> Events:
-		"""Feeds the prompt and yields what comes, until all is over or Codex has had its time."""
 		from selectors import EVENT_READ, EVENT_WRITE
 
 		reading = output, _ = [selectable(pipe) for pipe in (process.stdout, process.stderr)]
@@ -1399,10 +1277,10 @@ class CodexRun(Run):
 			self._pipes = [*reading]
 		else:
 			os.set_blocking(process.stdin.fileno(), False)
-		gone, end = False, float("inf")  # of Codex itself, and of waiting for its output
+		gone, end = False, float("inf")
 		while True:
 			if self._unsent and WINDOWS:  # where no write takes just what it can at once
-				feed = threading.Thread(target=self._feed, args=(process.stdin, self._unsent))
+				feed = Thread(target=self._feed, args=(process.stdin, self._unsent))
 				feed.daemon, self._unsent = True, memoryview(b"")
 				feed.start()
 			elif self._unsent and process.stdin not in selector.get_map():
@@ -1422,7 +1300,7 @@ class CodexRun(Run):
 					if not self._unsent:
 						selector.unregister(pipe)
 					continue
-				chunk = pipe.read(1 << 16)  # what there is; b"" at the end
+				chunk = pipe.read(1 << 16)
 				if not chunk:
 					selector.unregister(pipe)
 					reading.remove(pipe)
@@ -1438,20 +1316,18 @@ class CodexRun(Run):
 			yield from self._split(b"\n")
 
 	def _feed(self, pipe: Any, data: memoryview) -> memoryview:
-		"""Writes what the pipe takes, and returns the rest."""
 		try:
 			while data:
 				data = data[os.write(pipe.fileno(), data[: 1 << 16]) :]
 		except BlockingIOError:
 			return data
 		except OSError:
-			pass  # Codex has closed its input: its events tell what became of the turn
+			pass
 		if not self._open:
 			pipe.close()
 		return memoryview(b"")
 
 	def _split(self, chunk: bytes) -> Events:
-		"""The events of the lines that `chunk` completes; of one over MAX_EVENT only its start."""
 		self._line += chunk
 		if b"\n" in chunk:
 			*lines, self._line = self._line.split(b"\n")
@@ -1469,10 +1345,7 @@ class CodexRun(Run):
 			del self._line[4096:]
 
 	def _end(self, process: Any, selector: Any) -> None:
-		"""Climbs the ladder until Codex is gone, and sweeps. Reads on, so that Codex need not wait.
-
-		Until the sweep no other group can get the group's number: the watcher is in it.
-		"""
+		"""Climbs the ladder until Codex is gone, reading on, and sweeps."""
 		begin, group, (steps, strays) = clock(), process.pid, self.ladder
 		if strays:
 			signal_strays(group, self._mark, "SIGTERM")
@@ -1487,7 +1360,7 @@ class CodexRun(Run):
 			while signal_strays(group, self._mark, "") and clock() < begin + STRAYS:
 				time.sleep(TICK / 5)
 			signal_strays(group, self._mark, "SIGKILL")
-		sweep(group, strays)  # the watcher, too, so not before: this server may be gone by now
+		sweep(group, strays)  # the watcher, which keeps the number, too
 		if strays:
 			signal_strays(group, self._mark, "SIGKILL")
 		process.wait()
@@ -1515,29 +1388,25 @@ def ask_codex(codex: str, *arguments: str) -> tuple[bool, str]:
 	finally:
 		events.close()
 	words = one_line((said.strip() or "no output").splitlines()[-1], 200)
-	# 0.77.0 shows a part of the API key.
 	return good, re.sub(r" - \S*\*+\S*$", "", words)
 
 
 # ---- rights: what a turn may do, as arguments of Codex ----
 
-#: What a machine's administrator configures.
-MANAGED = os.path.join(os.sep, "etc", "codex")
+MANAGED = join(os.sep, "etc", "codex")
 Version = Tuple[int, ...]
 
 
 def above(directory: str) -> list[str]:
-	"""A directory and those above it, links resolved."""
-	found = [os.path.realpath(directory)]
-	while os.path.dirname(found[-1]) != found[-1]:
-		found.append(os.path.dirname(found[-1]))
+	found = [realpath(directory)]
+	while dirname(found[-1]) != found[-1]:
+		found.append(dirname(found[-1]))
 	return found
 
 
 def config_folders(home: str, cwd: str) -> list[str]:
-	"""Where Codex looks for its configuration, managed first."""
-	folders = [MANAGED, home, *(os.path.join(folder, ".codex") for folder in above(cwd))]
-	return list(dict.fromkeys(map(os.path.realpath, folders)))
+	folders = [MANAGED, home, *(join(folder, ".codex") for folder in above(cwd))]
+	return list(dict.fromkeys(map(realpath, folders)))
 
 
 def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
@@ -1545,30 +1414,28 @@ def read_all(folders: list[str], pattern: str) -> Iterator[tuple[str, str]]:
 	import glob
 
 	for folder in folders:
-		for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern))):
+		for path in sorted(glob.glob(join(glob.escape(folder), pattern))):
 			try:
 				with open(path, encoding="utf-8", errors="replace") as file:
 					yield path, re.sub(r"(?m)^\s*#.*", "", file.read())
 			except OSError as error:
-				raise Failure(
-					f"What Codex may do is not known. {USER}make {path} readable: {error.strerror}."
-				) from None
+				why = f"{USER}make {path} readable: {error.strerror}."
+				raise Failure("What Codex may do is not known. " + why) from None
 
 
 def allow_rules(home: str, cwd: str) -> Iterator[str]:
 	"""The files with a rule that lifts the sandbox from a command."""
 	rule, refusal = r"\bprefix_rule\s*\(", r"""decision\s*=\s*["'](?:forbidden|prompt)["']"""
-	for path, text in read_all(config_folders(home, cwd), os.path.join("rules", "*.rules")):
-		# A rule without a decision allows.
+	for path, text in read_all(config_folders(home, cwd), join("rules", "*.rules")):
 		if len(re.findall(rule, text)) > len(re.findall(refusal, text)):
 			yield path
 
 
 def without_rules(version: Version, home: str, cwd: str, config: str) -> list[str]:
-	"""Arguments by which no allow rule lets a command write. Raises Failure if none do."""
+	"""Arguments by which no allow rule lets a command write. Raises Failure."""
 	if version < (0, 99):  # before 0.65 there are no rules, and the key does no harm
 		return ["-c", "features.exec_policy=false"]
-	# Before 0.154, sub-agents do not inherit it, and some resumed sessions can have them.
+	# Before 0.154, sub-agents do not inherit it.
 	agents = (0, 125) <= version < (0, 154)
 	ignored = version >= (0, 125) and not (agents and "config_file" in config)
 	for path in allow_rules(home, cwd):
@@ -1585,7 +1452,7 @@ def without_rules(version: Version, home: str, cwd: str, config: str) -> list[st
 def given_trust(cwd: str, config: str) -> str:
 	"""What `config` says about a directory or its repository's root, or ""."""
 	folders = above(cwd)
-	roots = [folder for folder in folders if os.path.exists(os.path.join(folder, ".git"))][:1]
+	roots = [folder for folder in folders if exists(join(folder, ".git"))][:1]
 	names = {json.dumps(path, ensure_ascii=False)[1:-1] for path in (cwd, folders[0], *roots)}
 	found = re.search(rf"""["'](?:{"|".join(map(re.escape, names))})["']\s*(?:\]|=)[^[]*""", config)
 	return one_line(found.group(), 200) if found else ""
@@ -1621,11 +1488,11 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 		arguments += ["-c", 'approvals_reviewer="user"']
 	if sandbox == "read-only":
 		arguments += without_rules(version, home, cwd, config)
-	writes = sandbox != "read-only" or os.path.exists(os.path.join(managed, "requirements.toml"))
+	writes = sandbox != "read-only" or exists(join(managed, "requirements.toml"))
 	new = options.fork or not options.session
 	saves = (0, 121) <= version < (0, 156) and new
 	if writes and saves and not given_trust(cwd, config):
-		# A new session that may write would make its directory a trusted one for good.
+		# A new session that may write would make its directory trusted for good.
 		folder = json.dumps(above(cwd)[0], ensure_ascii=False)
 		arguments += ["-c", f'projects={{{folder}={{trust_level="untrusted"}}}}']
 	return arguments
@@ -1633,30 +1500,27 @@ def right_arguments(options: Options, version: Version, settings: Settings) -> l
 
 # ---- app-server: Codex's own index of sessions, and a turn in one that is open elsewhere ----
 
-#: RFC 6455's own example of a nonce and its proof, and a mask without effect: random ones protect
-#: proxies, and a Unix socket has none.
+#: RFC 6455's example of a nonce and its proof, and a mask without effect: they protect proxies.
 NONCE, PROOF, MASK = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", bytes(4)
-#: The first bytes of whole frames. A fragment has no FINAL bit, and all but the first no kind.
+#: The first bytes of whole frames. A fragment lacks FINAL, later ones the kind.
 FINAL, TEXT, CLOSE, PING, PONG = 0x80, 0x81, 0x88, 0x89, 0x8A
 
 Asking = Generator[Optional[Json], None, Json]
 
 
 def snake_case(name: str) -> str:
-	"""`agentMessage` as `codex exec` writes it: `agent_message`."""
 	return re.sub("([A-Z])", lambda found: "_" + found.group(1).lower(), name)
 
 
-class AppServerError(OSError):
-	"""What went wrong with the app-server, besides its connection."""
+class AppError(OSError):
+	"""What else can go wrong with the app-server."""
 
 
-class Refused(AppServerError):
+class Refused(AppError):
 	"""Its error answer to a request, which had no effect."""
 
 
 def decode_message(line: Any) -> Json | None:
-	"""The message in a line of an app-server's output; None if it is none."""
 	try:
 		message = load_clean(line.decode("utf-8", "replace"))
 	except ValueError:
@@ -1668,21 +1532,20 @@ class WebSocket:
 	"""A client's WebSocket over a Unix socket. All methods raise OSError."""
 
 	def __init__(self, path: str) -> None:
-		"""Connects, and asks for the upgrade."""
 		import socket
 		import stat
 
 		if WINDOWS:
-			raise AppServerError("it is not used on Windows")
+			raise AppError("it is not used on Windows")
 		link, end = os.lstat(path), os.stat(path)
 		if {link.st_uid, end.st_uid} != {os.geteuid()} or not stat.S_ISSOCK(end.st_mode):
-			raise AppServerError("its control socket is no socket of this user's")
+			raise AppError("its control socket is no socket of this user's")
 		self._incoming = self._messages()
-		self._early: bytes | None = b""  # Codex hangs up if frames come before its answer
+		self._early: bytes | None = b""  # frames that must not come before its answer
 		self._socket = socket.socket(socket.AF_UNIX)
 		self._socket.settimeout(WITHDRAW)
 		try:
-			self._socket.connect(os.path.realpath(path))
+			self._socket.connect(realpath(path))
 			self._socket.sendall(
 				b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade"
 				b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + NONCE + b"\r\n\r\n"
@@ -1695,7 +1558,6 @@ class WebSocket:
 		self._socket.close()
 
 	def send(self, data: bytes, kind: int = TEXT) -> None:
-		"""Sends one message, in one frame."""
 		size = len(data)
 		short, more = (size, 0) if size < 126 else (126, 2) if size < 1 << 16 else (127, 8)
 		head = bytes([kind, 0x80 | short]) + size.to_bytes(8, "big")[8 - more :]
@@ -1710,25 +1572,25 @@ class WebSocket:
 		"""The message that comes within TICK, or {}."""
 		for message in self._incoming:
 			return message
-		raise AppServerError("it closed the connection")
+		raise AppError("it closed the connection")
 
 	def _messages(self) -> Iterator[Json]:
 		head = b""
 		while not head.endswith(b"\r\n\r\n") and len(head) < 1 << 16:
 			head += yield from self._take(1)
 		if not head.startswith(b"HTTP/1.1 101") or PROOF not in head:
-			raise AppServerError("its control socket does not speak WebSocket")
+			raise AppError("its control socket does not speak WebSocket")
 		self._socket.sendall(self._early or b"")
 		self._early = None
 		parts, begin = b"", TEXT
 		while True:
 			kind, size = yield from self._take(2)
-			# Other kinds have no use here, nor have reserved bits, nor a mask (128 in the size).
+			# No use have other kinds, reserved bits and a mask (128 in the size).
 			odd = kind not in (begin, begin - FINAL, CLOSE, PING, PONG) or size > 127
 			if size in (126, 127):
 				size = int.from_bytes((yield from self._take(2 if size == 126 else 8)), "big")
 			if odd or len(parts) + size > MAX_EVENT:
-				raise AppServerError("it sent a malformed or oversized frame")
+				raise AppError("it sent a malformed or oversized frame")
 			data = yield from self._take(size)
 			if kind == CLOSE:
 				return
@@ -1741,7 +1603,7 @@ class WebSocket:
 				parts, begin = b"", TEXT
 
 	def _take(self, count: int) -> Generator[Json, None, bytes]:
-		"""The next `count` bytes. Yields {} after each part of them, and each TICK without any."""
+		"""The next `count` bytes. Yields {} after each part, and each TICK without any."""
 		import socket
 
 		data = bytearray()
@@ -1750,78 +1612,73 @@ class WebSocket:
 			try:
 				part = self._socket.recv(min(count - len(data), 1 << 16))
 				if not part:
-					raise AppServerError("it closed the connection")
+					raise AppError("it closed the connection")
 				data += part
-			except socket.timeout:  # before Python 3.10 not yet TimeoutError
+			except socket.timeout:
 				pass
 			yield {}
 		return bytes(data)
 
 
 class Pipes(CodexRun):
-	"""The pipes of an app-server of our own, which ends with them; one message a line."""
+	"""The pipes of an app-server of our own: one message a line."""
 
 	decode = staticmethod(decode_message)
-	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")), strays=False)
+	ladder = Ladder(((0.0, "SIGTERM"), (1.0, "SIGKILL")))
 
 	def __init__(self, codex: str, watch: Watch | None) -> None:
 		# Else it fetches plugins, and old versions write to config.toml.
-		quiet = ["-c", "features.plugins=false", "-c", 'personality="none"']
-		command = [codex, *quiet, "app-server"]
-		super().__init__(command, os.sep, b"", watch)
+		quiet = ("-c", "features.plugins=false", "-c", 'personality="none"')
+		super().__init__([codex, *quiet, "app-server"], os.sep, b"", watch)
 		self._incoming: Any = self.events()
 
 	def close(self) -> None:
 		self._incoming.close()
 
 	def send(self, message: bytes) -> None:
-		"""Sends one message, while `receive` waits."""
 		self._unsent = memoryview(bytes(self._unsent) + message + b"\n")
 
 	def receive(self) -> Json:
-		"""The message that comes within TICK, or {}."""
 		ended = {"type": ENDED, "stderr": "", "ending": "before"}
 		message: Json = next(self._incoming, ended) or {}
 		if message.get("type") == ENDED:
 			words = stderr_words(message["stderr"]) or "it gave no reason"
-			raise AppServerError(f"it ended ({message['ending']}): {one_line(words, 300)}")
+			raise AppError(f"it ended ({message['ending']}): {one_line(words, 300)}")
 		return message
 
 
 class AppServer:
-	"""A client of Codex's app-server. What talks raises OSError."""
+	"""A client of the app-server. What talks raises OSError."""
 
 	transport: Any = None
 	patience = ANSWER
 	_last_id = 0
 
 	def received(self, message: Json) -> Events:
-		"""The events that a message stands for."""
 		return iter(())
 
 	def receive(self) -> Asking:
-		"""Yields None, and the events of the message that comes within TICK; returns it, or {}."""
+		"""Yields None, and a message's events; returns it, or {} if none comes within TICK."""
 		yield None
 		message: Json = self.transport.receive()
 		yield from self.received(message)
 		return message
 
 	def ask(self, method: str, **params: Any) -> Asking:
-		"""Yields the events that come until the answer, and returns its result. Raises Refused."""
+		"""Yields the events until the answer comes, and returns its result. Raises Refused."""
 		self._last_id += 1
 		request = {"id": self._last_id, "method": method, "params": params}
 		self.transport.send(json.dumps(request).encode("ascii"))
 		end = clock() + self.patience
 		answer: Json = {}
-		# True would equal 1.
 		while repr(answer.get("id")) != str(self._last_id) or "method" in answer:
 			if clock() > end:
-				raise AppServerError(f"it did not answer {method}")
+				raise AppError(f"it did not answer {method}")
 			answer = yield from self.receive()
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
-			raise AppServerError(f"its answer to {method} is malformed")
+			raise AppError(f"its answer to {method} is malformed")
 		return answer["result"]
 
 	def greet(self) -> Events:
@@ -1832,43 +1689,43 @@ class AppServer:
 
 
 class Sent(enum.Enum):
-	"""What is known of a message that another process is to take, as a failure says it."""
+	"""What became of a message for another process, as a failure says it."""
 
 	NOTHING = "Nothing was sent"
 	OFFERED = "The message may still be answered there"
-	TAKEN = "Codex had taken the message and may still be working on it"
+	TAKEN = "Codex may still be working on the message"
 	WITHDRAWN = "The message was taken back, or its turn interrupted"
 	OVER = ""
 
 
-#: Who can have a session open.
-HOLDER = "a `codex resume` window, an editor's Codex panel, the desktop app or another agent"
-THERE = f"The session is open elsewhere ({HOLDER})"
+THERE = (
+	"The session is open elsewhere (a `codex resume` window, an editor, the desktop app or another "
+	"agent)"
+)
 FORK = "Pass fork: true to go on in a copy (Codex 0.148 or newer), or leave session_id out"
 
 
 class LiveRun(AppServer, Run):
 	"""One turn on the app-server that has the session open.
 
-	The message goes through the queue there, since `turn/start` would steer a turn that the person
-	has just begun. It has an id of ours: only the turn that took it counts.
+	The message goes through the queue there: `turn/start` would steer a turn that has just begun.
+	Only the turn that took it, by its id, counts.
 	"""
 
 	def __init__(self, home: str, options: Options, prompt: str) -> None:
 		self._home = home
-		self.socket = os.path.join(home, "app-server-control", "app-server-control.sock")
+		self.socket = join(home, "app-server-control", "app-server-control.sock")
 		self._options, self._session = options, options.session or ""
 		self._prompt, self._message_id = prompt, os.urandom(16).hex()
 		self._sent = Sent.NOTHING
-		self._active = False  # whether a turn runs in the session, whosever it is
+		self._active = False  # whether any turn runs in the session
 		self._queued = self._turn_id = ""  # the ids of our message in the queue, and of its turn
-		#: By item, the turn's processes.
 		self._processes: dict[str, str] = {}
 		self._usage: Json | None = None
 
 	def events(self) -> Events:
 		try:
-			self.transport = self._connect()
+			self.transport = self.transport or WebSocket(self.socket)
 			try:
 				yield from self._join()
 				yield from self._submit()
@@ -1882,35 +1739,31 @@ class LiveRun(AppServer, Run):
 			raise self._failure("it has no control socket here") from None
 		except OSError as error:
 			raise self._failure(str(error)) from None
-		yield {"type": ENDED, "stderr": "", "ending": "in the session that is open elsewhere"}
-
-	def _connect(self) -> Any:
-		return WebSocket(self.socket)
+		yield {"type": ENDED, "stderr": "", "ending": "where the session is open"}
 
 	def follow(self) -> Events:
-		"""The events of the next moments."""
 		if self._sent is Sent.OFFERED:
-			yield say("Waiting for its turn in the open window of session " + self._session)
+			yield say(f"Waiting for its turn in the open window of session {self._session}")
 			try:
-				# After an interrupted turn the queue stands still until it is started.
+				# After an interrupted turn the queue stands still.
 				if not self._active:
 					yield from self._ask("thread/queue/start", queuedSubmissionId=self._queued)
 			except Refused:
-				pass  # it has started by itself, or another turn runs first
+				pass
 		yield from self.receive()
 
 	def timed_out(self) -> Failure | None:
 		if self._sent is Sent.NOTHING and self._active:
-			return SessionBusy("The user's own turn there did not end")
-		silent = self._sent in (Sent.NOTHING, Sent.OFFERED, Sent.TAKEN)
-		return self._failure("it did not end in time") if silent else None
+			return Busy("The user's own turn there did not end")
+		over = self._sent in (Sent.WITHDRAWN, Sent.OVER)
+		return None if over else self._failure("it did not end in time")
 
 	def _failure(self, why: str) -> Failure:
 		if self._sent is Sent.NOTHING:
-			return SessionBusy("Codex's app-server could not be used: " + why)
+			return Busy("Codex's app-server could not be used: " + why)
 		return Failure(
-			f"{THERE}, and no answer came from there (Codex's app-server: {why}). "
-			f"{self._sent.value}: look at the session before you repeat the message."
+			f"{THERE}, and no answer came (Codex's app-server: {why}). {self._sent.value}: look at "
+			"the session before you repeat the message."
 		)
 
 	def _ask(self, method: str, **params: Any) -> Asking:
@@ -1921,18 +1774,18 @@ class LiveRun(AppServer, Run):
 		# Asked first: the app-server would open a session that nobody has open.
 		loaded = (yield from self.ask("thread/loaded/list")).get("data")
 		if not isinstance(loaded, list) or self._session not in loaded:
-			raise AppServerError("it does not have this session open")
-		while True:  # asked again after each wait: the person may have changed settings
+			raise AppError("it does not have this session open")
+		while True:  # asked again after each wait, as settings may have changed
 			# Any further parameter would change them.
 			session = yield from self._ask("thread/resume", excludeTurns=True)
 			if text_in(session, "thread", "id") != self._session:
-				raise AppServerError("it answered for another session")
+				raise AppError("it answered for another session")
 			sandbox = self._check_rights(text_in(session, "sandbox", "type"), session)
 			self._active = text_in(session, "thread", "status", "type") == "active"
 			if not self._active:
 				break
 			yield say("Waiting for the turn running in the open window of session " + self._session)
-			# What it told last may be older than this answer, or newer: nothing else may come.
+			# What it told may be older than this answer, and nothing else may come.
 			again = clock() + ASK_AGAIN
 			while self._active and clock() < again:
 				yield from self.receive()
@@ -1949,8 +1802,9 @@ class LiveRun(AppServer, Run):
 
 	def _check_rights(self, kind: str, session: Json) -> str:
 		"""The session's sandbox. Raises Failure if a turn there could do more than it may."""
-		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or SANDBOXES[-1]
-		sandbox, found = sandbox if sandbox in SANDBOXES else SANDBOXES[-1], ""
+		most, found = SANDBOXES[-1], ""
+		sandbox, limit = snake_case(kind).replace("_", "-"), self._options.sandbox or most
+		sandbox = sandbox if sandbox in SANDBOXES else most
 		if SANDBOXES.index(limit) < SANDBOXES.index(sandbox):
 			found = "the sandbox " + sandbox
 		elif limit in PROFILES and session.get("approvalsReviewer", "user") != "user":
@@ -1963,28 +1817,25 @@ class LiveRun(AppServer, Run):
 		return sandbox
 
 	def refuse(self, found: str) -> Failure:
-		"""What a call is told that must not have the rights that were `found`."""
 		return Failure(
-			f"Nothing was sent to Codex. {THERE}, with {found}, and this call must have no more "
-			f"than {self._options.sandbox}. {FORK}, or ask the user to close it there and call "
-			"again in a minute."
+			f"Nothing was sent. {THERE}, with {found}, and this call must have no more than "
+			f"{self._options.sandbox}. {FORK}, or ask the user to close it there and call again in "
+			"a minute."
 		)
 
 	def _begun(self) -> Events:
 		yield {"type": "thread.started", "thread_id": self._session}
 		yield warning(
-			"This turn ran in the session that is open elsewhere, most likely in a "
-			"`codex resume` window, with that session's own settings."
+			"This turn ran in the session that is open elsewhere, as in a `codex resume` window, "
+			"with that session's own settings."
 		)
 
 	def _submit(self) -> Events:
 		self._sent = Sent.OFFERED
 		try:
-			yield from self._ask(
-				"thread/queue/add",
-				clientUserMessageId=self._message_id,
-				input=[{"type": "text", "text": self._prompt}],
-			)
+			more = {"clientUserMessageId": self._message_id}
+			text = [{"type": "text", "text": self._prompt}]
+			yield from self._ask("thread/queue/add", input=text, **more)
 		except Refused as refused:
 			self._sent = Sent.NOTHING
 			if "maximum length" in str(refused):
@@ -2002,9 +1853,8 @@ class LiveRun(AppServer, Run):
 						yield from self._ask("turn/interrupt", turnId=self._turn_id)
 						self._sent = Sent.WITHDRAWN
 					elif self._queued:
-						answer = yield from self._ask(
-							"thread/queue/delete", queuedSubmissionId=self._queued
-						)
+						message = {"queuedSubmissionId": self._queued}
+						answer = yield from self._ask("thread/queue/delete", **message)
 						if answer.get("deleted") is True:
 							self._sent = Sent.WITHDRAWN
 				except Refused:
@@ -2014,7 +1864,7 @@ class LiveRun(AppServer, Run):
 			if self._turn_id and self._sent is not Sent.OVER:
 				for process in filter(None, self._processes.values()):
 					yield from self._ask("thread/backgroundTerminals/terminate", processId=process)
-		except (OSError, AppServerError, Failure) as error:
+		except (OSError, Failure) as error:
 			log(f"a turn in session {self._session} may not have been stopped: {error}")
 
 	def received(self, message: Json) -> Events:
@@ -2022,12 +1872,9 @@ class LiveRun(AppServer, Run):
 		self._queued = text_in(message, "result", "queuedSubmission", "id") or self._queued
 		if not method or text_in(params, "threadId") != self._session:
 			return
-		if "id" in message:  # a request, never answered from here: to approve is the person's right
-			yield say(
-				"Codex asks for approval, which only the user can give, in "
-				f"codex resume {self._session}: "
-				f"{text_in(params, 'command') or method}"
-			)
+		if "id" in message:  # a request: to approve is the person's right
+			where, what = resume_command(self._home, self._session), text_in(params, "command")
+			yield say(f"Codex asks for the user's approval in {where}: {what or method}")
 		elif method == "thread/status/changed":
 			self._active = text_in(params, "status", "type") == "active"
 		elif method == "warning" and self._sent is not Sent.NOTHING:
@@ -2035,14 +1882,11 @@ class LiveRun(AppServer, Run):
 		elif method == "thread/settings/updated" and self._sent in (Sent.NOTHING, Sent.OFFERED):
 			new = object_in(params, "threadSettings")
 			self._check_rights(text_in(new, "sandboxPolicy", "type"), new)
-		if (
-			method == "item/started"
-			and self._sent is Sent.OFFERED
-			and text_in(params, "item", "clientId") == self._message_id
-		):
-			self._sent, self._turn_id = Sent.TAKEN, text_in(params, "turnId")
-			yield {"type": "turn.started"}
 		turn_id = text_in(params, "turnId") or text_in(params, "turn", "id")
+		ours = text_in(params, "item", "clientId") == self._message_id
+		if ours and method == "item/started" and self._sent is Sent.OFFERED:
+			self._sent, self._turn_id = Sent.TAKEN, turn_id
+			yield {"type": "turn.started"}
 		if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 			yield from self._of_our_turn(method, params)
 
@@ -2064,20 +1908,18 @@ class LiveRun(AppServer, Run):
 			yield {"type": "error", "message": text_in(params, "error", "message")}
 		elif method == "turn/completed":
 			self._sent, status = Sent.OVER, text_in(params, "turn", "status")
+			words = text_in(params, "turn", "error", "message") or f"the turn was {status} there"
 			if status == "completed":
 				yield {"type": "turn.completed", "usage": self._usage}
 			else:
-				words = (
-					text_in(params, "turn", "error", "message") or f"the turn was {status} there"
-				)
 				yield {"type": "turn.failed", "error": {"message": words}}
 
 
 class QueueRun(LiveRun):
 	"""One turn in a session that any other process has open, through its queue of messages.
 
-	The holder takes the message within ten seconds, or after the turn that it is running. What
-	becomes of it is read from Codex's index. Nothing of that can be interrupted from here.
+	The holder takes it within ten seconds, or after its turn. What becomes of it is read from
+	Codex's index; it cannot be interrupted.
 	"""
 
 	def __init__(
@@ -2085,21 +1927,17 @@ class QueueRun(LiveRun):
 	) -> None:
 		"""`certain` if the holder has had time to show that it stays."""
 		super().__init__(home, options, prompt)
-		self._pipes, self._certain = pipes, certain
-		self._lock = os.path.join(home, "thread-writer-locks", self._session + ".lock")
-		self._due = 0.0  # when the message is to be withdrawn
-		self._told = 0  # items of our turn
-		self._gone = 0  # looks at which nobody had the session open
-
-	def _connect(self) -> Any:
-		return self._pipes
+		self.transport, self._certain = pipes, certain
+		self._lock = join(home, "thread-writer-locks", self._session + ".lock")
+		self._due = 0.0  # when to withdraw the message
+		self._told = self._gone = 0  # items of our turn; looks at which nobody had the session open
 
 	def _join(self) -> Events:
 		yield from self.greet()
 		yield from self._look()
 		if self._active and not self._certain:
-			# It may be that of a `codex exec`, which would take the message and drop it.
-			raise SessionBusy("A turn is running there")
+			# A `codex exec` would take the message and drop it.
+			raise Busy("A turn is running there")
 		self._due = clock() + TAKE
 
 	def follow(self) -> Events:
@@ -2107,35 +1945,32 @@ class QueueRun(LiveRun):
 		while clock() < end:
 			yield from self.receive()
 		yield from self._look()
-		self._gone = self._gone + 1 if is_free(self._lock) else 0
+		self._gone = self._gone + 1 if is_held(self._lock) is False else 0
 		if self._sent is Sent.TAKEN:
 			if self._gone > 2:
-				raise AppServerError("whoever had the session open is gone")
+				raise AppError("whoever had the session open is gone")
 		elif self._sent is Sent.OFFERED:
-			yield say("Queued in the session that is open elsewhere")
+			yield say("Queued in the session that is open")
 			if self._active:
 				self._due = clock() + TAKE
 			if self._gone or clock() > self._due:
 				yield from self._withdraw()
 				yield from self._look()
 				if self._sent is Sent.WITHDRAWN:
-					raise (SessionBusy if self._gone else NobodyTook)("Nobody took the message")
+					raise (Busy if self._gone else NobodyTook)("Nobody took the message")
 				if self._sent is Sent.OFFERED:
-					raise AppServerError("nobody answered the message, nor could it be withdrawn")
+					raise AppError("nobody answered the message, nor could it be withdrawn")
 
 	def _withdraw(self) -> Events:
 		if self._sent is Sent.OFFERED:
 			yield from super()._withdraw()
 
 	def _look(self) -> Events:
-		"""Reads the newest turns, and tells of ours as a window would."""
 		more = {"itemsView": "full"} if self._sent is Sent.TAKEN else {}
 		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
-		self._active = any(
-			turn.get("status") == "interrupted" and not turn.get("completedAt")
-			for turn in turns[:1]
-		)
+		last = turns[0] if turns else {}
+		self._active = last.get("status") == "interrupted" and not last.get("completedAt")
 		for turn in turns:
 			turn_id, items = text_in(turn, "id"), objects_in(turn, "items")
 			for item in items:
@@ -2143,26 +1978,27 @@ class QueueRun(LiveRun):
 					self._sent, self._turn_id = Sent.TAKEN, turn_id
 					yield from self._begun()
 					yield {"type": "turn.started"}
-					yield say("Codex is working on it in the session that is open elsewhere")
-					return (yield from self._look())  # with all items
+					yield say("Codex is working on it where the session is open")
+					return (yield from self._look())
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
 				for item in items[self._told :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
 				self._told = len(items)
 				if turn.get("completedAt"):
 					yield from self._of_our_turn("turn/completed", {"turn": turn})
-				elif turn is not turns[0]:
-					raise AppServerError("its turn has broken off")
+				elif turn is not last:
+					raise AppError("its turn has broken off")
 
 
 # ---- codex: which of them runs a turn ----
 
 
 class Codex:
-	"""The Codex CLI of this machine. Any worker may call `runs`."""
+	"""The Codex CLI of this machine. Any worker may call it."""
 
 	def __init__(self, settings: Settings, locks_fd: Callable[[], int]) -> None:
-		self._settings, self._pipe, self._locks_fd = settings, watch_pipe(), locks_fd
+		self._settings, self._locks_fd = settings, locks_fd
+		self._pipe = os.pipe()[0] if not WINDOWS and exists("/bin/sh") else None
 		self._versions: dict[Any, Version] = {}
 
 	def version(self, codex: str) -> Version:
@@ -2175,15 +2011,41 @@ class Codex:
 			self._versions[key] = known if any(known) else (1 << 30,)
 		return self._versions[key]
 
-	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
-		"""The ways to run a turn, each for when the one before raises SessionBusy.
+	def _watch(self) -> Watch | None:
+		return None if self._pipe is None else (self._pipe, self._locks_fd())
 
-		`waited` is for how many seconds the session has been open elsewhere; below 0, nobody there
-		takes messages.
+	def ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
+		"""Answers from Codex's index of its sessions. Raises OSError, Failure and Stopped."""
+		codex, server = find_codex(self._settings.codex), AppServer()
+		if self.version(codex) < (0, 125):
+			raise Failure("That needs Codex 0.125 or newer.")
+		server.transport = Pipes(codex, (self._pipe, self._pipe) if self._pipe else None)
+
+		def talk() -> Generator[Any, None, list[Json]]:
+			yield from server.greet()
+			answers = []
+			for method, params in questions:
+				answers.append((yield from server.ask(method, **params)))
+			return answers
+
+		talking = talk()
+		try:
+			while True:
+				next(talking)
+				control.check()
+		except StopIteration as end:
+			return end.value
+		finally:
+			server.transport.close()
+
+	def runs(self, options: Options, prompt: str, waited: float) -> Iterator[Run]:
+		"""The ways to run a turn, each for when the one before raises Busy.
+
+		`waited` is for how many seconds the session has been open; below 0, nobody takes messages.
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
-		watch = None if self._pipe is None else Watch(self._pipe, self._locks_fd())
+		watch = self._watch()
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
 			raise Failure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
@@ -2198,31 +2060,28 @@ class Codex:
 			if options.sandbox in PROFILES and not (soon and daemon):
 				raise live.refuse("rights that cannot be seen from here")
 			if soon:
-				return  # it may be a `codex exec`, or a window that is just being opened
-			freed = "at once" if version < (0, 157) else "within a minute"
-			failure = Failure(
-				f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed: it is "
-				f"then free {freed}."
-			)
+				return  # to a `codex exec`, or a window that is just being opened
 			if waited < 0 or version < (0, 149):
-				raise failure
-			pipes = Pipes(codex, watch)
-			yield QueueRun(home, options, prompt, pipes, waited > TAKE)
+				freed = "at once" if version < (0, 157) else "within a minute"
+				raise Failure(
+					f"Nothing was sent. {THERE}. {FORK}, or call again when it is closed; it is "
+					f"free {freed}."
+				)
+			yield QueueRun(home, options, prompt, Pipes(codex, watch), waited > TAKE)
 
 
 # ---- sessions: who may use a session now ----
 
 
 class Lines:
-	"""A line of calls for each key: first come, first served, `capacity` of them at once."""
+	"""A line of calls for each key: first come, first served, `capacity` at once."""
 
 	def __init__(self, capacity: int) -> None:
 		self._capacity = capacity
-		self._lock = threading.Lock()  # guards _lines
+		self._lock = Lock()  # guards _lines
 		self._lines: dict[str, list[Control]] = {}
 
 	def join(self, key: str, call: Control) -> None:
-		"""Takes the last place in a line."""
 		with self._lock:
 			self._lines.setdefault(key, []).append(call)
 
@@ -2233,69 +2092,45 @@ class Lines:
 				if call in self._lines[key][: self._capacity]:
 					return
 			call.progress.say(reason)
-			call.pause(PROGRESS_SILENCE)
+			call.pause(SILENCE)
 
 	def first(self, key: str) -> Control | None:
-		"""Who is served first in a line now."""
 		with self._lock:
 			return self._lines.get(key, [None])[0]
 
 	def leave(self, key: str, call: Control) -> None:
-		"""Gives the place back, and wakes those who are served now."""
 		with self._lock:
 			line = self._lines[key]
 			line.remove(call)
 			for other in line[: self._capacity]:
-				other.deadline.wake()
+				other.wake()
 			if not line:
 				del self._lines[key]
 
 
 class Locks:
-	"""Locks on sessions among this user's servers on this machine.
-
-	They are locks on bytes of one file in the Codex home. They vanish with their holder; on Linux
-	with its watchers and on Windows with its Codex, so that the session of a killed server is free
-	when its Codex is gone. Within a process, Lines see to it that nobody asks twice.
+	"""Locks on sessions among this user's servers: on bytes of one file in the Codex home. They
+	vanish with their holder, on Linux and Windows with its Codex. A session has two: its use, and
+	being next, so that two busy servers take turns.
 	"""
 
-	#: The two locks of a session: its use, and being next, so that two busy servers take turns.
-	USE, NEXT = 0, 1
-
 	def __init__(self, home: str) -> None:
-		self._path = os.path.join(home, NAME + ".lock")
-		# A number below 10, as a Watch needs, kept until the file is opened.
-		self._fd = os.open(os.devnull, os.O_RDWR)
-		self._lock = threading.Lock()  # guards _usable
-		self._usable: bool | None = None  # until the file is opened
+		self._path = join(home, NAME + ".lock")
+		self._fd = os.open(os.devnull, os.O_RDWR)  # below 10, as a Watch needs
+		self._lock = Lock()  # guards _usable
+		self._usable: bool | None = None
 
 	def fd(self) -> int:
-		"""The descriptor of the locks, which a process can inherit."""
-		self.lock("0", take=False)  # opens the file
+		self.lock("0", take=False)
 		return self._fd
 
-	def lend(self, session: str, process: Any) -> None:
-		"""Makes the lock of a session last until its Codex is gone."""
-		lend_lock(self._byte(session), process)
-
 	@staticmethod
-	def _byte(session: str) -> int:
+	def byte(session: str) -> int:
 		return int(session.replace("-", ""), 16) % (1 << 29) * 2
 
-	def acquire(self, session: str, control: Control) -> None:
-		"""Waits for the session. Raises Stopped."""
-		why = f"Waiting for session {session}, which another server on this machine is using"
-		try:
-			for which in (self.NEXT, self.USE):
-				while not self.lock(session, which):
-					control.progress.say(why)
-					control.pause(0.05)
-		finally:
-			self.lock(session, self.NEXT, take=False)
-
-	def lock(self, session: str, which: int = USE, take: bool = True) -> bool:
-		"""Takes a lock, or gives it back if it was taken; false if another server has it."""
-		byte = self._byte(session) + which
+	def lock(self, session: str, which: int = 0, take: bool = True) -> bool:
+		"""Takes or gives a lock; false if another server has it."""
+		byte = self.byte(session) + which
 		with self._lock:
 			try:
 				if self._usable is None:
@@ -2306,7 +2141,7 @@ class Locks:
 					self._usable = True
 				return not self._usable or lock_byte(self._fd, byte, take)
 			except FileNotFoundError:
-				return True  # no Codex home, so no session yet that anybody could use
+				return True
 			except OSError as error:
 				self._usable = False
 				log(f"other servers here are not waited for: {self._path}: {error.strerror}")
@@ -2314,10 +2149,7 @@ class Locks:
 
 
 class Place:
-	"""One call's place in a session: joined by the reader, waited for and left by the worker.
-
-	A new session is joined when Codex announces it.
-	"""
+	"""A call's place in a session: joined by the reader, waited for and left by the worker."""
 
 	def __init__(self, lines: Lines, locks: Locks, session: str | None, control: Control) -> None:
 		self._lines, self._locks, self._control = lines, locks, control
@@ -2326,23 +2158,28 @@ class Place:
 			lines.join(session, control)
 
 	def wait(self) -> None:
-		"""Waits until the call may use its session, if it names one. Raises Stopped."""
-		if self._session:
-			why = f"Waiting for an earlier call on session {self._session}"
-			self._lines.wait(self._session, self._control, why)
-			self._locks.acquire(self._session, self._control)
+		session, control, locks = self._session, self._control, self._locks
+		if session:
+			why = "Waiting for an earlier call on session " + session
+			self._lines.wait(session, control, why)
+			why = f"Waiting for session {session}, which another server on this machine is using"
+			try:
+				for which in (1, 0):
+					while not locks.lock(session, which):
+						control.progress.say(why)
+						control.pause(TICK)
+			finally:
+				locks.lock(session, 1, take=False)
 
 	def take(self, session: str, process: Any) -> None:
-		"""Takes the session of a process, if it has just begun, so that the next call waits."""
 		if session != self._session:
 			self.leave()
 			self._session = session
 			self._lines.join(session, self._control)
 			self._locks.lock(session)
-		self._locks.lend(session, process)
+		lend_lock(self._locks.byte(session), process)
 
 	def leave(self) -> None:
-		"""Gives the place back."""
 		if self._session:
 			if self._lines.first(self._session) is self._control:  # else it never had the lock
 				self._locks.lock(self._session, take=False)
@@ -2354,9 +2191,9 @@ def session_directory(home: str, session: str) -> str:
 	"""The directory in which a session was started; "" if its file does not tell."""
 	import glob
 
-	name = os.path.join("sessions", "*", "*", "*", f"rollout-*-{session}.jsonl")
+	name = join("sessions", "*", "*", "*", f"rollout-*-{session}.jsonl")
 	try:
-		with open(glob.glob(os.path.join(glob.escape(home), name))[0], "rb") as file:
+		with open(glob.glob(join(glob.escape(home), name))[0], "rb") as file:
 			return text_in(decode_message(file.readline(8 << 20)), "payload", "cwd")
 	except (OSError, IndexError):
 		return ""
@@ -2364,13 +2201,12 @@ def session_directory(home: str, session: str) -> str:
 
 # ---- prompts: the attribution line and the text of each tool ----
 
-#: Codex's session picker shows 96 characters of a first message, on 120 columns. This leaves 40 of
-#: them to tell sessions apart.
+#: Codex's session picker shows 96 characters of a first message. This leaves 40 of the request.
 ATTRIBUTION_LENGTH = 55
 
 
 def attribution(client: str, tool: str, origin: str) -> str:
-	"""The line that tells Codex, and a person in the picker, which agent sent a message and how."""
+	"""The line that tells Codex, and the person, who sent a message and how."""
 	client, origin = one_line(client, 200) or "of unknown name", one_line(origin, 200) or NAME
 	room = ATTRIBUTION_LENGTH - len("AI agent  MCP /:")
 	if len(client + origin + tool) > room:
@@ -2397,22 +2233,20 @@ would settle it.
 
 
 class Tool(NamedTuple):
-	"""One tool. `texts` are its own arguments: name, description, part of the prompt. The first
-	`needed` are required. `output` is the field of Codex's reply. One with `verdicts` reviews, so
-	that the agent knows `aim`.
+	"""One tool. `texts` are its own arguments: name, description, part of the prompt; the first
+	`needed` are required. `output` is the field of Codex's reply, "" without a turn.
 	"""
 
 	name: str
 	title: str
 	description: str
 	texts: tuple[tuple[str, str, str], ...]
-	output: str
+	output: str = ""
 	needed: int = 1
 	aim: str = ""
 	verdicts: tuple[str, ...] = ()
 
 	def prompt(self, arguments: Json) -> str:
-		"""The request first, where the picker shows it, then the parts that are not empty."""
 		if not self.verdicts:
 			return arguments["prompt"]
 		parts = [
@@ -2424,13 +2258,14 @@ class Tool(NamedTuple):
 		return "\n\n".join([*parts, "# Your task\n" + REVIEWER % (verdicts, self.aim)])
 
 
+WAIT_FOR_IT = "For the answer, call codex_sessions with this session_id and wait_ms."
 CARRY_ON = (
-	" To continue the conversation, pass the answer's session_id to the next call of any codex "
-	"tool. Give the user resume_command, which opens it in a terminal. A turn can take minutes."
+	" To continue, pass the answer's session_id to the next call of any codex tool. Give the user "
+	"resume_command, which opens it in a terminal. A turn can take minutes."
 )
 REVIEWS = (
-	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing, "
-	"risky, unclear or untested. It edits nothing." + CARRY_ON
+	" as a strict, independent reviewer. It gives a verdict, what blocks, and what is missing or "
+	"risky. It edits nothing." + CARRY_ON
 )
 
 TOOLS = (
@@ -2438,8 +2273,7 @@ TOOLS = (
 		"codex_chat",
 		"Ask Codex",
 		"Ask OpenAI's Codex, a second coding agent that can read the repository and run commands, "
-		"for an opinion, an investigation, or work on files. For a review, use codex_guard_plan "
-		"or codex_guard_final." + CARRY_ON,
+		"for an opinion, an investigation, or work on files." + CARRY_ON,
 		(("prompt", "The message, with everything Codex cannot find in the directory.", ""),),
 		"reply",
 	),
@@ -2470,8 +2304,7 @@ TOOLS = (
 			("open_questions", "What you are not sure of.", "# Open questions\n{}"),
 			(
 				"base",
-				"The git revision from which to judge the change, such as main or HEAD~3. "
-				"Without it the reviewer looks for the change itself.",
+				"The git revision from which to judge the change, such as main or HEAD~3.",
 				"# Base\nJudge everything that has changed since {0}, committed or not: "
 				"`git log {0}..HEAD`, `git diff {0}`, and `git status` for new files.",
 			),
@@ -2481,24 +2314,43 @@ TOOLS = (
 		"whether the change is done",
 		("DONE WITH REMARKS", "DONE", "NOT DONE"),
 	),
+	Tool(
+		"codex_sessions",
+		"Find Codex sessions and answers",
+		"Find a lost session_id: lists the newest Codex sessions. With session_id: the last answer "
+		"there, also one that nobody heard. It runs no turn.",
+		(
+			("session_id", "The session of which to show the last message and answer.", ""),
+			("cwd", "The directory whose sessions to list. Without it: the server's.", ""),
+		),
+		needed=0,
+	),
+	Tool(
+		"codex_stop",
+		"Stop Codex in a session",
+		"Stop what calls of this server do in a session, such as one with background: true.",
+		(("session_id", "The session whose calls to stop.", ""),),
+	),
 )
+SESSIONS, HALT = TOOLS[3:]
 
 INSTRUCTIONS = """\
 A second opinion from OpenAI's Codex CLI, in sessions that the user can open in a terminal.
 Before work that is not trivial, call codex_guard_plan; before you say that it is done, \
 codex_guard_final with the same session_id. Fix what blocks. For anything else, call codex_chat. \
 Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
-continue the session afterwards."""
+continue the session afterwards.
+Lost a session_id, or an answer? Call codex_sessions.
+Long work, or a client with a short limit for calls? Pass background: true."""
 
-#: Arguments of all tools: name, pattern, description. The patterns are not published: models that
-#: must fill in every argument could not leave one out with "".
+#: Arguments of all turns: name, pattern (not published, as "" leaves them out), description.
 COMMON_ARGUMENTS = (
 	("session_id", UUID, "The UUID of the session to continue. Without it a new one begins."),
 	(
 		"cwd",
 		r"(?s)(/|[A-Za-z]:[\\/]|\\\\).*",
-		"The absolute path of an existing directory to work "
-		"in. Without it: the session's own, or for a new one the server's.",
+		"The absolute path of an existing directory to work in. Without it: the session's, or for "
+		"a new one the server's.",
 	),
 	(
 		"model",
@@ -2528,134 +2380,134 @@ def field(kind: str, description: str, **more: Any) -> Json:
 	return {"type": kind, "description": description, **more}
 
 
+def number(description: str, low: int, high: int, default: int) -> Json:
+	text = f"{description}, from {low} to {high}. Without it: {default}."
+	return field("integer", text, minimum=low, maximum=high)
+
+
 def input_schema(tool: Tool, settings: Settings) -> Json:
-	"""The JSON Schema (2020-12) of a tool's arguments, in keywords that all converters take."""
+	"""The JSON Schema of a tool's arguments, in keywords that all converters take."""
 	fields = {name: field("string", text) for name, text, _ in tool.texts}
-	if not tool.verdicts:
+	if tool is SESSIONS:
+		wait = "Milliseconds to wait while a call of this server runs in session_id"
+		fields["all"] = field("boolean", "Whether to list those of all directories.")
+		fields["limit"] = number("How many to list", 1, 50, 10)
+		fields["wait_ms"] = number(wait, 0, MAX_TIMEOUT_MS, 0)
+	if tool.output and not tool.verdicts:
 		most = SANDBOXES.index(settings.sandbox or "workspace-write")
 		default = settings.sandbox or "as the user's configuration says, or read-only"
-		fields["sandbox"] = field(
-			"string",
-			f"What Codex may do in this turn. Without it: {default}.",
-			enum=list(SANDBOXES[: most + 1]),
+		text = f"What Codex may do in this turn. Without it: {default}."
+		fields["sandbox"] = field("string", text, enum=list(SANDBOXES[: most + 1]))
+	if tool.output:
+		fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
+		fork = (
+			"Whether to go on in a copy of the session, with an id of its own. It works while "
+			"somebody else has the session open."
 		)
-	fields.update((name, field("string", text)) for name, _, text in COMMON_ARGUMENTS)
-	fields["fork"] = field(
-		"boolean",
-		"Whether to go on in a copy of the session session_id, with an id of its own. It works "
-		"while somebody else has the session open.",
-	)
-	low, high = MIN_TIMEOUT_MS, MAX_TIMEOUT_MS
-	fields["timeout_ms"] = field(
-		"integer",
-		f"Milliseconds from {low} to {high} until the call gives up. Without it: "
-		f"{settings.timeout_ms}.",
-		minimum=low,
-		maximum=high,
-	)
-	return {
-		"type": "object",
-		"properties": fields,
-		"required": [name for name, _, _ in tool.texts[: tool.needed]],
-	}
+		begun = "Whether to answer as soon as Codex has begun. " + WAIT_FOR_IT
+		limit = "Milliseconds until the call gives up"
+		fields["fork"], fields["background"] = field("boolean", fork), field("boolean", begun)
+		fields["timeout_ms"] = number(limit, MIN_TIMEOUT_MS, MAX_TIMEOUT_MS, settings.timeout_ms)
+	required = [name for name, _, _ in tool.texts[: tool.needed]]
+	return {"type": "object", "properties": fields, "required": required}
 
 
 def output_schema(tool: Tool) -> Json:
-	fields = {
+	text = {"type": "string"}
+	fields: Json = {
 		"session_id": field("string", "Pass it to the next call to continue."),
 		"resume_command": field("string", "For the user: opens the session in a terminal."),
-		tool.output: field("string", f"Codex's {tool.output}."),
 	}
-	required = list(fields)
-	fields["forked_from"] = field("string", "The session of which this is a copy.")
-	fields["warnings"] = field(
-		"array", "What Codex warned about or could not do.", items={"type": "string"}
-	)
-	fields["usage"] = field("object", "Tokens, cumulative; with old versions those of the turn.")
-	if tool.verdicts:
-		fields["verdict"] = field(
-			"string",
-			"The verdict, if the reply has a plain one.",
-			enum=[verdict.lower().replace(" ", "_") for verdict in tool.verdicts],
-		)
+	required, verdicts = list(fields), [one.lower().replace(" ", "_") for one in tool.verdicts]
+	if tool is HALT:
+		fields["stopped"] = field("integer", "How many calls were stopped.")
+	elif tool is SESSIONS:
+		fields.update(dict.fromkeys(("state", "title", "agent", "cwd", "updated_at"), text))
+		fields["archived"] = {"type": "boolean"}
+		sessions = {"type": "object", "properties": dict(fields)}
+		fields.update(dict.fromkeys(("asked", "reply", "verdict", "error"), text))
+		fields["sessions"], required = {"type": "array", "items": sessions}, []
+	else:
+		fields.update(dict.fromkeys(("state", "next"), text))
+		fields[tool.output] = field("string", f"Codex's {tool.output}.")
+		fields["forked_from"] = field("string", "The session of which this is a copy.")
+		fields["usage"] = field("object", "Tokens, cumulative over the session.")
+	if verdicts:
+		fields["verdict"] = field("string", "If the reply has a plain one.", enum=verdicts)
+	fields["warnings"] = {"type": "array", "items": text}
 	return {"type": "object", "properties": fields, "required": required}
 
 
 def describe_tools(settings: Settings) -> list[Json]:
-	"""The tools as `tools/list` lists them."""
 	described = []
 	for tool in TOOLS:
-		writes = turn_sandbox(tool, None, settings) != "read-only"
+		turn, title = bool(tool.output), tool.title
+		writes = turn and turn_sandbox(tool, None, settings) != "read-only" or tool is HALT
 		described.append(
 			{
 				"name": tool.name,
-				"title": tool.title,
+				"title": title,
 				"description": tool.description,
 				"inputSchema": input_schema(tool, settings),
 				"outputSchema": output_schema(tool),
 				"annotations": {
-					"title": tool.title,
+					"title": title,
 					"readOnlyHint": not writes,
 					"destructiveHint": writes,
-					"idempotentHint": False,
-					"openWorldHint": True,
+					"idempotentHint": not turn,
+					"openWorldHint": turn,
 				},
-				# for Claude Code: the size of answers to hand on, words to find the tool
+				# for Claude Code
 				"_meta": {
 					"anthropic/maxResultSizeChars": 500_000,
-					"anthropic/searchHint": "second opinion from Codex: " + tool.title,
+					"anthropic/searchHint": "second opinion from Codex: " + title,
 				},
 			}
 		)
 	return described
 
 
-#: How models write what is true or false.
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def checked(schema: Json, arguments: Json) -> Json:
-	"""The arguments, without those that are null or empty because they could not be left out.
-
-	Raises Failure.
-	"""
+	"""The arguments without those that are null or empty. Raises Failure."""
 	found: Json = {}
-	problems, rules = [], schema["properties"]
-	for name, value in {**dict.fromkeys(schema["required"]), **arguments}.items():
+	problems, rules, needed = [], schema["properties"], schema["required"]
+	for name, value in {**dict.fromkeys(needed), **arguments}.items():
 		if name not in rules:
-			import difflib  # seldom needed
-
-			near = difflib.get_close_matches(name[:60].lower(), list(rules), 1, 0.5)
-			known = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(rules)
-			problems.append(f"unknown argument {quoted(name)}; {known}")
+			problems.append(
+				f"unknown argument {quoted(name)}; known are " + ", ".join(map(quoted, rules))
+			)
 			continue
 		rule, choices = rules[name], rules[name].get("enum")
-		whole, truth = rule["type"] == "integer", rule["type"] == "boolean"
-		if name not in schema["required"]:
+		kind, right = rule["type"], rule["description"]
+		if name in ("sandbox", "session_id") and isinstance(value, str):
+			value = value.strip().lower()
+		if name not in needed:
 			value = value.strip() if isinstance(value, str) else value
 			if value in (None, ""):
 				continue
-			if whole and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
+			if kind == "integer" and re.fullmatch(r"[0-9]{1,9}(\.0*)?", str(value)):
 				value = int(float(value))
-			if truth and str(value).lower() in BOOLEANS:
-				value = BOOLEANS[str(value).lower()]
-			if name in ("sandbox", "session_id") and isinstance(value, str):
-				value = value.lower()
-		if whole:
+			if kind == "boolean":
+				value = BOOLEANS.get(str(value).lower(), value)
+		if kind == "integer":
 			good: Any = type(value) is int and rule["minimum"] <= value <= rule["maximum"]
-		elif truth:
+		elif kind == "boolean":
 			good = type(value) is bool
 		else:
-			pattern = "|".join(choices or [PATTERNS.get(name, r"(?s).*\S.*")])
-			good = isinstance(value, str) and re.fullmatch(pattern, value)
+			kind, pattern = "non-empty string", PATTERNS.get(name, r"(?s).*\S.*")
+			good = isinstance(value, str) and re.fullmatch("|".join(choices or [pattern]), value)
 		found[name] = value
-		right = "one of " + ", ".join(choices) if choices else rule["description"]
+		if choices:
+			right = "one of " + ", ".join(choices)
+			if value in SANDBOXES:
+				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
 		if value is None:
 			problems.append(f'missing argument "{name}": {right}')
 		elif not good:
-			kind = "an integer" if whole else "true or false" if truth else "a non-empty string"
-			if choices and value in SANDBOXES:
-				right += " (the operator can allow more: CODEX_MCP_SANDBOX)"
+			kind = {"integer": "an integer", "boolean": "true or false"}.get(kind, "a " + kind)
 			problems.append(f'argument "{name}" is {quoted(value)}, but takes {kind}: {right}')
 	if problems:
 		raise Failure("Nothing was sent to Codex: " + "; ".join(problems[:10]))
@@ -2663,22 +2515,18 @@ def checked(schema: Json, arguments: Json) -> Json:
 
 
 def tool_result(*parts: str | None, **more: Any) -> Json:
-	"""A result with one text block: of several, some clients show only the first."""
+	"""A result with one text block: some clients show only the first."""
 	return {"content": [{"type": "text", "text": "\n\n".join(filter(None, parts))}], **more}
 
 
-def failure(text: str, reply: str | None = None, session: str | None = None) -> Json:
-	"""The result of a call that failed, with the session if it can be continued."""
-	return tool_result(
-		text,
-		reply and "Codex's last words in this turn:\n" + reply,
-		session and f"session_id: {session}\nresume_command: codex resume {session}",
-		isError=True,
-	)
+def failure(text: str, session: str | None = None, home: str = "") -> Json:
+	command = session and resume_command(home, session)
+	told = command and f"session_id: {session}\nresume_command: {command}"
+	return tool_result(text, told, isError=True)
 
 
 class Call:
-	"""A checked call."""
+	error = "The server failed."
 
 	def __init__(
 		self, tool: Tool, arguments: Json, prompt: str, control: Control, place: Place
@@ -2686,41 +2534,96 @@ class Call:
 		self.tool, self.arguments, self.prompt = tool, arguments, prompt
 		self.control, self.place = control, place
 		self.session: str | None = arguments.get("session_id")
-		self.timeout = f"{arguments['timeout_ms'] / 1000:g} s (timeout_ms)"
-		self.turn = Turn(self.session)  # of the latest attempt
+		self.forked_from = self.session if arguments.get("fork") else None
+		self.turn = Turn(self.session)
+		self.notes: list[str] = []
+		self.on_begun = lambda: None
+
+	def own_session(self) -> str | None:
+		"""The session of its turn, if that is known."""
+		return self.turn.session or (None if self.forked_from else self.session)
 
 
-def success(call: Call, warnings: list[str]) -> Json:
-	"""The result of a good turn. The session comes first: some clients cut the end off."""
-	tool, turn, reply = call.tool, call.turn, call.turn.reply or ""
-	verdicts = (verdict_of(text, tool.verdicts) for text in reply.split("\n\n"))
-	head = {
-		"session_id": turn.session,
-		"resume_command": f"codex resume {turn.session}",
-		"forked_from": call.arguments.get("fork") and call.session,
-		"verdict": next(filter(None, verdicts), ""),
-	}
-	structured = {**head, tool.output: reply, "warnings": warnings, "usage": turn.usage}
-	return tool_result(
-		" | ".join(f"{name}: {value}" for name, value in head.items() if value),
-		reply,
-		"\n".join("warning: " + text for text in warnings),
-		structuredContent={name: value for name, value in structured.items() if value},
-	)
+def keep(kept: Dict[str, Any], session: str, value: Any) -> None:
+	"""Keeps the newest of a session, for MAX_RECALLED sessions."""
+	kept.pop(session, None)
+	kept[session] = value
+	for old in list(kept)[:-MAX_RECALLED]:
+		del kept[old]
+
+
+def given(values: Json) -> Json:
+	return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def line_of(values: Json) -> str:
+	return " | ".join(f"{name}: {value}" for name, value in given(values).items())
+
+
+def success(head: Json, *parts: str, **more: Any) -> Json:
+	"""A result. The session comes first: some clients cut the end off."""
+	warned = "\n".join("warning: " + text for text in more.get("warnings") or ())
+	return tool_result(line_of(head), *parts, warned, structuredContent=given({**head, **more}))
+
+
+def verdict_in(reply: str, verdicts: tuple[str, ...]) -> str:
+	return next(filter(None, (verdict_of(part, verdicts) for part in reply.split("\n\n"))), "")
+
+
+def last_words(reply: str | None) -> str:
+	return f"\n\nCodex's last words in this turn:\n{reply}" if reply else ""
+
+
+def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
+	"""Who sent a message by its attribution, the rest, and the verdicts that it asks for."""
+	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
+	if not line:
+		return "", message, ()
+	verdicts = (tool.verdicts for tool in TOOLS if tool.name.endswith(line[2]))
+	return line[1], message[line.end() :], next(verdicts, ())
+
+
+def utc(seconds: Any) -> str:
+	"""A time as ISO 8601 has it, or ""."""
+	good = type(seconds) in (int, float) and 0 < seconds < 1e10
+	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
+
+
+def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
+	"""The last message of a turn in Codex's index, the answer, and why there is none."""
+	folded, message = Turn(), ""
+	folded.fold({"type": "turn.started"})
+	for item in objects_in(turn, "items"):
+		if item.get("type") == "userMessage":
+			message = "\n".join(text_in(part, "text") for part in objects_in(item, "content"))
+		elif item.get("type") == "agentMessage":
+			folded.fold({"type": "item.completed", "item": dict(item, type="agent_message")})
+	folded.verdicts = signed(message)[2]
+	reply, status = folded.reply or "", text_in(turn, "status")
+	if not turn or elsewhere and status == "interrupted" and not turn.get("completedAt"):
+		return message, "", ""
+	if reply and status == "completed":
+		return message, reply, ""
+	error = codex_words(text_in(turn, "error", "message")) or f"No answer: the turn is {status}."
+	return message, "", error + last_words(reply)
 
 
 class ToolRunner:
-	"""Runs tool calls. `accept` is for the reader, `perform` for workers."""
+	"""Runs tool calls: `accept` for the reader, `perform` for workers."""
 
 	def __init__(self, settings: Settings) -> None:
-		self._settings = settings
+		self._settings, self._home = settings, settings.home
 		self._locks = Locks(settings.home)
 		self._codex = Codex(settings, self._locks.fd)
 		self._sessions, self._processes = Lines(1), Lines(settings.max_parallel)
-		self._changed = threading.Condition()  # guards the next two
-		self._calls, self._closed = 0, False
-		self._told: set[str] = set()  # notices passed on
-		self._directories: dict[str, str] = {}  # of sessions begun here
+		self._asking = Lines(2)
+		self._changed = Condition()  # guards the next three
+		self._calls: list[Call] = []
+		#: By session: when the last turn ended, its message, the answer, and why there is none.
+		self._last: dict[str, tuple[float, tuple[str, str, str]]] = {}
+		self._closed = False
+		self._told: set[str] = set()
+		self._opened: dict[str, Json] = {}
 		self._nested: bool | None = None
 
 	def accept(
@@ -2729,76 +2632,241 @@ class ToolRunner:
 		"""Takes a call and its place, until `perform` or `abandon`. Raises Failure."""
 		settings = self._settings
 		if settings.problems:
-			raise Failure(
-				"This server's environment is misconfigured. Tell the user: "
-				+ "; ".join(settings.problems)
-			)
+			problems = "; ".join(settings.problems)
+			raise Failure("This server's environment is misconfigured. Tell the user: " + problems)
 		arguments = checked(input_schema(tool, settings), arguments)
 		if self._nested is None:
 			self._nested = inside(MARKER)
 		if self._nested:
 			raise Failure(
-				f"You are the Codex that {NAME} itself started. Work on your own: a "
-				"call would start another Codex, and so on without end."
+				f"You are the Codex that {NAME} itself started. Work on your own: a call would "
+				"start another one, without end."
 			)
 		session, fork = arguments.get("session_id"), arguments.get("fork")
 		if fork and not session:
 			raise Failure("Nothing was sent to Codex: fork needs the session_id of the original.")
-		timeout_ms = arguments.setdefault("timeout_ms", settings.timeout_ms)
-		prompt = "\n".join(
-			(attribution(client, tool.name, settings.origin), well_formed(tool.prompt(arguments)))
-		)
-		control = Control(Deadline(timeout_ms / 1000), Progress(send))
+		timeout_ms, prompt = 60_000 + arguments.get("wait_ms", 0), ""
+		if tool.output:
+			timeout_ms = arguments.get("timeout_ms", settings.timeout_ms)
+			line = attribution(client, tool.name, settings.origin)
+			prompt = f"{line}\n{well_formed(tool.prompt(arguments))}"
+		control = Control(timeout_ms / 1000, Progress(send))
 		with self._changed:
-			if self._calls >= MAX_CALLS:
-				raise Failure(f"This server already has {MAX_CALLS} calls waiting or running.")
-			self._calls += 1
-		# A copy is a session of its own.
-		place = Place(self._sessions, self._locks, None if fork else session, control)
-		return Call(tool, arguments, prompt, control, place)
+			if len(self._calls) >= MAX_CALLS:
+				raise Failure(f"This server already has {MAX_CALLS} calls waiting.")
+			# A copy is a session of its own.
+			joined = None if fork or not tool.output else session
+			place = Place(self._sessions, self._locks, joined, control)
+			call = Call(tool, arguments, prompt, control, place)
+			self._calls.append(call)
+		return call
 
 	def perform(self, call: Call) -> tuple[Json, str, str | None]:
 		"""Runs a call: its result, a word for the log, the session if known."""
-		lost = False
+		lost = not call.tool.output
 		try:
+			if call.tool is HALT:
+				return self._stop(call), "ok", call.session
+			if call.tool is SESSIONS:
+				return (self._look if call.session else self._list)(call), "ok", call.session
 			call.place.wait()
 			self._run(call, self._options(call))
 			if call.tool.verdicts and 0 < call.turn.commands <= call.turn.blocked:
 				raise Failure(f"No command of this review ran, so it is a guess. {BLOCKED}.")
-			news = [text for text in call.turn.warnings if text not in self._told]
+			news = call.notes + [text for text in call.turn.warnings if text not in self._told]
 			self._told.update(filter(NOTICE.match, news))
-			return success(call, news), "ok", call.turn.session
+			call.error, reply = "", call.turn.reply or ""
+			session, verdict = call.turn.session or "", verdict_in(reply, call.tool.verdicts)
+			head = self._head(session, forked_from=call.forked_from, verdict=verdict)
+			more = {call.tool.output: reply, "usage": call.turn.usage, "warnings": news or None}
+			return success(head, reply, **more), "ok", session
 		except Failure as error:
-			text, ending, lost = str(error), "failed", isinstance(error, SessionLost)
+			call.error, ending = str(error), "failed"
+			lost = lost or isinstance(error, Lost)
 		except Stopped as stop:
-			then = (
-				"Codex had not begun. Call again later, or"
-				if call.turn.state is State.WAITING
-				else "Codex was stopped; what it did stays in the session. Continue it"
-			)
-			seen = one_line(call.control.progress.latest, 200)
-			text = (
-				f"No answer within {call.timeout}. The last that was seen: {seen}. {then} with "
-				"a larger timeout_ms."
-			)
-			ending = stop.reason.name.lower()
+			ending, late = stop.reason.name.lower(), stop.reason is Reason.TIMEOUT
+			why = f"No answer within {call.control.timeout}" if late else "The call was stopped"
+			why += " by codex_stop" if stop.reason is Reason.STOPPED else ""
+			seen, then = one_line(call.control.progress.latest, 200), "Codex had not begun."
+			if call.turn.state is not State.WAITING:
+				then = "Codex was stopped; what it did stays in the session."
+			again = " Call again with a larger timeout_ms." if late else ""
+			call.error = f"{why}. The last that was seen: {seen}. {then}{again}"
 		finally:
+			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
-		session = call.turn.session or call.session
-		return failure(text, call.turn.reply, None if lost else session), ending, session
+		known = call.turn.session or call.session
+		home = self._home
+		return failure(call.error, None if lost else known, home), ending, known
+
+	def begun(self, call: Call) -> Json:
+		return success(
+			self._head(
+				call.turn.session or "",
+				forked_from=call.forked_from,
+				state="running",
+				next=WAIT_FOR_IT,
+			)
+		)
+
+	def _head(self, session: str, **more: Any) -> Json:
+		command = resume_command(self._home, session)
+		return {"session_id": session, "resume_command": command, **more}
 
 	def abandon(self, call: Call) -> None:
-		"""Gives back all places of a call."""
 		call.place.leave()
+		session, now = call.own_session() or "", time.time()
 		with self._changed:
-			self._calls -= 1
+			self._calls.remove(call)
+			if call.turn.state is not State.WAITING:
+				reply = "" if call.error else call.turn.reply or ""
+				keep(self._last, session, (now, (call.prompt[:2200], reply, call.error)))
+			if session in self._opened:
+				self._opened[session]["updated_at"] = utc(now)
+			for other in self._calls:
+				if not other.tool.output:
+					other.control.wake()
 			self._changed.notify_all()
 
 	def close(self, patience: float) -> None:
-		"""Lets no run start, and waits `patience` seconds for the calls to end."""
+		"""Stops all calls, and waits `patience` seconds for them to end."""
 		with self._changed:
 			self._closed = True
-			self._changed.wait_for(lambda: self._calls == 0, patience)
+			for call in self._calls:
+				call.control.stop(Reason.SHUTDOWN)
+			self._changed.wait_for(lambda: not self._calls, patience)
+
+	def _in(self, session: str) -> list[Call]:
+		with self._changed:
+			return [
+				call for call in self._calls if call.tool.output and call.own_session() == session
+			]
+
+	def _stop(self, call: Call) -> Json:
+		session = call.session or ""
+		calls = self._in(session)
+		for one in calls:
+			one.control.stop(Reason.STOPPED)
+		while not set(calls).isdisjoint(self._in(session)):
+			call.control.pause(1.0)
+		return success(self._head(session, stopped=len(calls)))
+
+	def _ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
+		self._asking.join("", control)
+		try:
+			self._asking.wait("", control, "Waiting for other questions to Codex")
+			return self._codex.ask(control, *questions)
+		except OSError as error:
+			advice = CHECK_ID if isinstance(error, Refused) else "Call again later."
+			raise Failure(f"Codex's app-server could not be asked: {error}. {advice}") from None
+		finally:
+			self._asking.leave("", control)
+
+	def _read(self, control: Control, session: str) -> tuple[Json, Json]:
+		"""A session and its last turn, by Codex's index. Raises Failure and Stopped."""
+		read, turns = self._ask(
+			control,
+			("thread/read", {"threadId": session, "includeTurns": False}),
+			("thread/turns/list", {"threadId": session, "limit": 1, "itemsView": "full"}),
+		)
+		thread, turn = object_in(read, "thread"), [*objects_in(turns, "data"), {}][0]
+		if thread.get("id") != session:
+			raise Failure("Codex's app-server answered for another session.")
+		return thread, turn
+
+	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
+		agent, request, _ = signed(message)
+		lock = join(self._home, "thread-writer-locks", session + ".lock")
+		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
+		title = one_line(name or request, 120)
+		return given(self._head(session, state=state, title=title, agent=agent, **more))
+
+	def _indexed(self, thread: Json) -> Json:
+		return self._entry(
+			text_in(thread, "id"),
+			text_in(thread, "preview"),
+			text_in(thread, "name"),
+			cwd=text_in(thread, "cwd"),
+			updated_at=utc(thread.get("updatedAt")),
+			archived=f"{os.sep}archived_sessions{os.sep}" in text_in(thread, "path") or None,
+		)
+
+	def _list(self, call: Call) -> Json:
+		wanted, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
+		cwd = "" if wanted.get("all") else wanted.get("cwd", self._settings.cwd)
+		question = {
+			"limit": limit,
+			"sortKey": "updated_at",
+			"sourceKinds": ["cli", "vscode", "exec", "appServer"],
+			"modelProviders": [],
+			"useStateDbOnly": True,  # else it reads their files
+			"cwd": cwd or None,
+		}
+		both = [("thread/list", dict(question, archived=archived)) for archived in (False, True)]
+		found = {
+			session: self._entry(session, **opened)
+			for session, opened in reversed(list(self._opened.items()))
+			if not cwd or realpath(cwd) == realpath(opened["cwd"])
+		}
+		try:
+			for answer in self._ask(call.control, *both):
+				for thread in objects_in(answer, "data"):
+					if re.fullmatch(UUID, text_in(thread, "id")):
+						found[thread["id"]] = self._indexed(thread)
+		except Failure as error:
+			warnings.append(f"Only sessions that this server has opened are listed. {error}")
+		entries = list(found.values())
+		entries.sort(key=lambda entry: text_in(entry, "updated_at"), reverse=True)
+		del entries[limit:]
+		lines = [f"{entry.get('title', '')}\n  {line_of(entry)}" for entry in entries]
+		return success(
+			{},
+			f"Sessions of {cwd or 'all directories'}: {len(entries) or 'none'}",
+			"\n".join(lines),
+			warnings=warnings or None,
+			sessions=entries,
+		)
+
+	def _look(self, call: Call) -> Json:
+		session, control = call.session or "", call.control
+		end = clock() + call.arguments.get("wait_ms", 0) / 1000
+		while True:
+			active = self._in(session)
+			if not active or clock() >= end:
+				break
+			doing = active[0].control.progress.latest
+			control.progress.say(f"Waiting for session {session}: {doing}")
+			control.pause(min(GAP, end - clock()))
+		warnings: list[str] = []
+		turn: Json = {}
+		opened = self._opened.get(session, {})
+		entry = self._entry(session, **opened)
+		if not active or not opened:
+			try:
+				thread, turn = self._read(control, session)
+				entry = self._indexed(thread)
+			except Failure as failed:
+				if session not in self._last and not active:
+					raise
+				warnings.append(f"What others did there is not known. {failed}")
+		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
+		started, active = turn.get("startedAt"), self._in(session)
+		entry["state"] = "running" if active else entry["state"].replace("running", "idle")
+		ended, mine = self._last.get(session, (0.0, ("", "", "")))
+		if active:
+			message, reply, error = active[0].prompt, "", ""
+		elif ended and (
+			message[:2200] in ("", mine[0]) or type(started) is not int or started < int(ended)
+		):
+			message, reply, error = mine
+		_, asked, verdicts = signed(message)
+		last = {"asked": asked[:2000], "reply": reply, "error": error}
+		return success(
+			{**entry, "verdict": verdict_in(reply, verdicts)},
+			*map("{}: {}".format, given(last), given(last).values()),
+			warnings=warnings or None,
+			**last,
+		)
 
 	def _run(self, call: Call, options: Options) -> None:
 		pause, tries, control = 0.5, 0, call.control
@@ -2816,7 +2884,7 @@ class ToolRunner:
 					for run in self._codex.runs(options, call.prompt, waited):
 						try:
 							return self._drive(run, call, options)
-						except SessionBusy as busy:
+						except Busy as busy:
 							since, taken = since or clock(), not isinstance(busy, NobodyTook)
 							log(f"session {call.session} is open elsewhere: {busy}")
 				except TryAgain:
@@ -2836,14 +2904,14 @@ class ToolRunner:
 			if not waiting or stop.reason is not Reason.TIMEOUT:
 				raise
 		raise Failure(
-			f"Nothing was sent. {THERE}, and was not free within {call.timeout}. {FORK}, or call "
-			"again when it is closed there."
+			f"Nothing was sent. {THERE}, and was not free within {control.timeout}. {FORK}, or "
+			"call again when it is closed."
 		)
 
 	def _drive(self, run: Run, call: Call, options: Options) -> None:
 		expected = None if options.fork else options.session
 		call.turn = turn = Turn(expected, options.sandbox, call.tool.verdicts)
-		over: float | None = None  # since when there is an answer
+		over: float | None = None
 		progress, events = call.control.progress, run.events()  # type: Progress, Any
 		progress.say("Starting Codex")
 		try:
@@ -2855,11 +2923,12 @@ class ToolRunner:
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
 						if not expected:
-							self._directories[known] = options.cwd
-						progress.say(
-							f"Codex is working in session {known} (codex resume {known})",
-							at_once=True,
-						)
+							opened = {"message": call.prompt[:999], "cwd": options.cwd}
+							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
+						command = resume_command(self._home, known)
+						progress.say(f"Codex is working ({command})", at_once=True)
+					if event["type"] == "turn.started" and known:
+						call.on_begun()
 					if text:
 						progress.say(text)
 					run.ladder = FINISHED if turn.state is State.COMPLETED else STOP
@@ -2883,23 +2952,35 @@ class ToolRunner:
 			events.close()
 		turn.result()
 
+	def _directory(self, call: Call, session: str) -> str:
+		"""Where a session was started; "" if nobody knows, or need know."""
+		home = self._home
+		own = text_in(self._opened, session, "cwd") or session_directory(home, session)
+		if own or call.arguments.get("cwd") and not self._settings.roots:
+			return own
+		try:
+			own = text_in(self._read(call.control, session)[0], "cwd")
+		except Failure as failed:
+			log(f"the directory of session {session}: {failed}")
+		if not own:
+			cwd = call.arguments.get("cwd") or self._settings.cwd
+			call.notes.append(f"The directory of this session is not known; it ran in {cwd}.")
+		return own
+
 	def _options(self, call: Call) -> Options:
 		given, session, settings = call.arguments, call.session, self._settings
 		sandbox = turn_sandbox(call.tool, given.get("sandbox"), settings)
-		own = session and (
-			self._directories.get(session) or session_directory(settings.home, session)
-		)
-		started = "the directory of this session"
+		own = session and self._directory(call, session)
+		started, problem, roots = "the directory of this session", "", settings.roots
 		where, cwd = "the working directory of this server", settings.cwd
 		for name, path in ((started, own), ("cwd", given.get("cwd"))):
 			if path:
 				where, cwd = name, path
-		problem, roots = "", settings.roots
 		# What is written there decides what shells and later turns do.
-		homes = above(settings.home) + above(os.path.expanduser("~"))
-		if not os.path.isabs(cwd) or not os.path.isdir(cwd):
+		homes = above(settings.home) + above(expanduser("~"))
+		if not isabs(cwd) or not isdir(cwd):
 			problem = "not an existing directory. Give another one as cwd"
-		elif sandbox == "workspace-write" and os.path.realpath(cwd) in homes:
+		elif sandbox == "workspace-write" and realpath(cwd) in homes:
 			problem = "no workspace to write in. Give a project as cwd, or sandbox read-only"
 		for name, path in ((where, cwd), (started, own if session else cwd)):
 			if roots and not problem and not (path and set(roots) & set(above(path))):
@@ -2912,14 +2993,8 @@ class ToolRunner:
 			raise Failure(
 				f"Nothing was sent to Codex: {where} is {quoted(cwd)}, which is {problem}."
 			)
-		return Options(
-			cwd,
-			session,
-			given.get("model"),
-			given.get("reasoning_effort"),
-			sandbox,
-			given.get("fork", False),
-		)
+		model, effort = given.get("model"), given.get("reasoning_effort")
+		return Options(cwd, session, model, effort, sandbox, given.get("fork", False))
 
 
 # ---- server: both protocol eras, requests in flight, cancellation, progress, shutdown ----
@@ -2930,28 +3005,25 @@ REVISION, ABILITIES, CLIENT, INFO = (
 )
 SERVER = {"name": NAME, "title": "Codex, in persistent sessions", "version": VERSION}
 ABOUT: Json = {"capabilities": {"tools": {}}, "instructions": INSTRUCTIONS}
-CACHED = {"ttlMs": 300_000, "cacheScope": "private"}  # it changes only with the environment
+CACHED = {"ttlMs": 300_000, "cacheScope": "private"}
 
 Answer = Callable[[Json], None]
 
 
 class Server:
-	"""MCP, by each message's `_meta` or, in the legacy era, by what `initialize` said.
+	"""MCP, by each message's `_meta` or, in the legacy era, by `initialize`.
 
-	`receive` is for the reader alone. The lock guards `_in_flight`, the requests by id: who takes
-	one out, by answering or cancelling, has the last word on it.
+	The lock guards `_in_flight`, by id: who takes a call out has the last word on it.
 	"""
 
 	def __init__(self, settings: Settings, send: Callable[[Any], None]) -> None:
-		self._runner = ToolRunner(settings)
-		self._tools = describe_tools(settings)
-		self._send = send
-		self._client = ""  # its name, of the legacy era
-		self._lock = threading.Lock()
+		self._runner, self._home = ToolRunner(settings), settings.home
+		self._tools, self._send = describe_tools(settings), send
+		self._client, self._lock = "", Lock()
 		self._in_flight: dict[Any, Call] = {}
 
 	def receive(self, line: bytes | None) -> None:
-		"""Takes one line from the client, None for one that was too long. Never raises."""
+		"""Takes a line from the client, None for one too long. Never raises."""
 		request_id, taken = None, False
 		try:
 			if line is None:
@@ -2963,26 +3035,25 @@ class Server:
 				taken = request_id in self._in_flight
 			message = read_message(value)
 			if message and message.id is None:
-				if message.method == "notifications/cancelled":
-					self._cancel(message.params.get("requestId"))
+				cancelled = message.params.get("requestId")
+				if message.method == "notifications/cancelled" and is_id(cancelled):
+					call = self._in_flight.get(cancelled)
+					if call and self._take(cancelled, call):
+						call.control.stop(Reason.CANCELLED)
 			elif message and taken:
 				raise invalid_request("a request with this id is still in flight")
 			elif message:
 				self._dispatch(message)
 		except Exception as error:
-			if not isinstance(error, RpcError):  # a fault in here: it costs only this message
+			if not isinstance(error, RpcError):
 				log(f"internal error: {error!r}")
 				error = RpcError(INTERNAL_ERROR, f"Internal error: {error!r}")
-			# With the id of one in flight it would be taken for the answer to that.
+			# With the id of one in flight, it would answer that.
 			self._send(error.response(None if taken else request_id))
 
 	def close(self, patience: float) -> None:
-		"""Stops all calls within `patience` seconds, unanswered: the client is leaving."""
 		with self._lock:
-			calls = list(self._in_flight.values())
 			self._in_flight.clear()
-		for call in calls:
-			call.control.deadline.stop(Reason.SHUTDOWN)
 		self._runner.close(patience)
 
 	def _dispatch(self, message: Message) -> None:
@@ -3009,7 +3080,11 @@ class Server:
 		elif method == "server/discover":
 			answer({"supportedVersions": MODERN_REVISIONS, **ABOUT, **CACHED})
 		elif method == "initialize":
-			revision = self._initialize(params)
+			revision = params.get("protocolVersion")
+			if not isinstance(revision, str):
+				raise invalid_params('"protocolVersion" must be a string')
+			revision = revision if revision in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
+			self._client = text_in(params, "clientInfo", "name")
 			answer({"protocolVersion": revision, "serverInfo": SERVER, **ABOUT})
 		elif method == "ping" and not modern:
 			answer({})
@@ -3024,15 +3099,7 @@ class Server:
 		if not isinstance(asked, str) or not isinstance(abilities, dict):
 			raise invalid_params(f'"_meta" needs a string {REVISION} and an object {ABILITIES}')
 
-	def _initialize(self, params: Json) -> str:
-		wanted = params.get("protocolVersion")
-		if not isinstance(wanted, str):
-			raise invalid_params('"protocolVersion" must be a string')
-		self._client = text_in(params, "clientInfo", "name")
-		return wanted if wanted in LEGACY_REVISIONS else LEGACY_REVISIONS[0]
-
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
-		"""Answers a refusal at once, leaves all else to a worker. Raises RpcError."""
 		name, told = message.params.get("name"), 0
 		tool = next((tool for tool in TOOLS if tool.name == name), None)
 		if tool is None:
@@ -3043,15 +3110,11 @@ class Server:
 		def tell(text: str) -> None:
 			nonlocal told
 			told += 1
+			what = {"progressToken": token, "progress": told, "message": text}
 			with self._lock:
 				if self._in_flight.get(message.id) is call:
-					self._send(
-						{
-							"jsonrpc": "2.0",
-							"method": "notifications/progress",
-							"params": {"progressToken": token, "progress": told, "message": text},
-						}
-					)
+					notification = {"method": "notifications/progress", "params": what}
+					self._send({"jsonrpc": "2.0", **notification})
 
 		try:
 			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
@@ -3059,59 +3122,57 @@ class Server:
 			return answer(failure(str(refusal)))
 		with self._lock:
 			self._in_flight[message.id] = call
-		work = threading.Thread(target=self._work, args=(message.id, call, answer), daemon=True)
+		work = Thread(target=self._work, args=(message.id, call, answer), daemon=True)
 		try:
 			work.start()
-		except RuntimeError:  # the system gives no more threads
+		except RuntimeError:
 			self._runner.abandon(call)
 			self._take(message.id, call)
-			answer(failure("This server is out of threads: wait for other calls to end."))
+			answer(failure("This server is out of threads: call again later."))
 
 	def _work(self, request_id: Any, call: Call, answer: Answer) -> None:
 		begin, session = clock(), call.session
+
+		def respond(result: Json) -> None:
+			call.control.progress.settle()
+			if self._take(request_id, call):
+				try:
+					answer(result)
+				except (ValueError, RecursionError) as error:
+					answer(failure(f"The answer cannot be sent ({error!r}).", session, self._home))
+
+		if call.arguments.get("background"):
+			call.on_begun = lambda: respond(self._runner.begun(call))
 		try:
 			result, ending, session = self._runner.perform(call)
-		except Exception as error:  # a fault in here must cost no more than this call
+		except Exception as error:
 			ending = f"internal error: {error!r}"
-			result = failure(
-				f"The server failed ({ending}). Call again; if it keeps failing, tell the user."
-			)
-		call.control.progress.settle()
-		if self._take(request_id, call):
-			try:
-				answer(result)
-			except (ValueError, RecursionError) as error:  # it can be read, but not written
-				answer(failure(f"The answer cannot be sent ({error!r}): codex resume {session}"))
+			result = failure(f"The server failed ({ending}). If it keeps failing, tell the user.")
+		respond(result)
 		spent = clock() - begin
 		log(f"{call.tool.name}, session {session or 'none'}, {spent:.1f} s, {ending}")
 
 	def _take(self, request_id: Any, call: Call) -> bool:
-		"""Takes the last word on a call; false if somebody else had it."""
 		with self._lock:
 			mine = self._in_flight.get(request_id) is call
 			if mine:
 				del self._in_flight[request_id]
 			return mine
 
-	def _cancel(self, request_id: Any) -> None:
-		call = self._in_flight.get(request_id) if is_id(request_id) else None
-		if call is not None and self._take(request_id, call):
-			call.control.deadline.stop(Reason.CANCELLED)
-
 
 # ---- command line ----
 
 
 def serve(settings: Settings) -> None:
-	"""Serves MCP until the input ends, nobody reads the output, or a signal comes."""
+	"""Serves MCP until the input ends, nobody reads, or a signal comes."""
 	while os.open(os.devnull, os.O_RDWR) < 3:
-		pass  # one of 0, 1, 2 was closed: a pipe of ours would get its number
-	os.closerange(3, 10)  # nothing inherited is used, and a Watch needs numbers below 10
+		pass
+	os.closerange(3, 10)  # a Watch needs numbers below 10
 	# A byte in this pipe means: leave. Signals write it in C, so no handler interrupts.
 	wake_read, wake_write = os.pipe()
 	if not WINDOWS:
 		os.set_blocking(wake_write, False)
-		for fd in (0, 1):  # a client can have left its own end's setting on them
+		for fd in (0, 1):  # as the client may not have left them
 			os.set_blocking(fd, True)
 	signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 	for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -3131,13 +3192,13 @@ def serve(settings: Settings) -> None:
 					server.receive(line)
 					while not writer.wait_for_room(MAX_UNSENT, 0.2):
 						if poll(0, getattr(select, "POLLRDHUP", 0)):
-							return  # the client has gone, whatever it has not read
+							return
 		except OSError:
-			pass  # the input cannot be read: as good as its end
+			pass
 		finally:
 			leave()
 
-	threading.Thread(target=read, name="reader", daemon=True).start()
+	Thread(target=read, name="reader", daemon=True).start()
 	log(f"version {VERSION}, serving MCP on standard input and output")
 	os.read(wake_read, 1)
 	server.close(0.4)
@@ -3146,7 +3207,7 @@ def serve(settings: Settings) -> None:
 
 
 def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
-	"""Lines of `--check`: whether all is well, with what, a text, what to add if it is not."""
+	"""Lines of `--check`: whether it is good, what, a text, and what to add if not."""
 	codex, home, cwd = find_codex(settings.codex), settings.home, settings.cwd
 	good, words = ask_codex(codex, "--version")
 	yield good, "Codex", f"{codex}, {words}", ". Install it again: npm install -g @openai/codex"
@@ -3160,7 +3221,7 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 	elif not good and provider:
 		good, words = True, f"{words}; but config.toml has {provider.group()}"
 	yield good, "login", words, ". Run: codex login"
-	if not os.path.isdir(cwd):
+	if not isdir(cwd):
 		return
 	version = Codex(settings, lambda: 0).version(codex)
 	for who, tool in (("guards", TOOLS[1]), ("codex_chat", TOOLS[0])):
@@ -3175,12 +3236,14 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 		windows = "do not see the agent's turns until they are opened again"
 	elif version >= (0, 149):
 		windows = "take the agent's messages"
-	yield True, "windows of `codex resume`", windows, ""
-	managed = os.path.join(MANAGED, "requirements.toml")
-	rules = ", ".join(allow_rules(home, cwd)) or "none"
-	yield True, "rules that lift a sandbox", rules, ""
-	yield True, "managed requirements", managed if os.path.exists(managed) else "none", ""
-	yield True, "trust of the directory", given_trust(cwd, config) or "none", ""
+	managed = join(MANAGED, "requirements.toml")
+	for what, text in (
+		("windows of `codex resume`", windows),
+		("rules that lift a sandbox", ", ".join(allow_rules(home, cwd))),
+		("managed requirements", managed if exists(managed) else ""),
+		("trust of the directory", given_trust(cwd, config)),
+	):
+		yield True, what, text or "none", ""
 	command = [{"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)]
 	if version >= (0, 142):
 		command = ["-P", ":read-only", "-C", cwd, "--include-managed-config"]
@@ -3192,18 +3255,17 @@ def check_codex(settings: Settings) -> Iterator[tuple[bool, str, str, str]]:
 
 
 def run_check(settings: Settings) -> int:
-	"""Prints what would be used and whether it works; returns the exit code."""
 	home, cwd = settings.home, settings.cwd
 	lines = [(True, "Python", f"{sys.version.split()[0]}, {sys.executable}", "")]
 	try:
 		lines += check_codex(settings)
 	except Failure as refusal:
 		lines.append((False, "Codex", str(refusal), ""))
-	writable = os.path.isdir(home) and os.access(home, os.W_OK | os.X_OK)
+	writable = isdir(home) and os.access(home, os.W_OK | os.X_OK)
 	remedy = " is not a writable directory. Run codex once, or set CODEX_HOME"
 	lines.append((writable, "Codex home", home, remedy))
 	remedy = " is not there. Set CODEX_MCP_CWD"
-	lines.append((os.path.isdir(cwd), "working directory", cwd, remedy))
+	lines.append((isdir(cwd), "working directory", cwd, remedy))
 	for name, default, _ in VARIABLES:
 		wrong = "".join(text for text in settings.problems if text.startswith(name + " "))
 		given = os.environ.get(name)
@@ -3225,7 +3287,6 @@ def windows_quote(word: str) -> str:
 
 
 def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
-	"""The command that registers this file in Claude Code."""
 	import shlex
 
 	pairs = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
@@ -3234,30 +3295,26 @@ def claude_config(command: list[str], env: dict[str, str], _: str) -> str:
 
 
 def codex_config(command: list[str], env: dict[str, str], home: str) -> str:
-	"""The block for Codex's config.toml. `codex mcp add` cannot set all of it."""
 	python, file, *values = [
 		json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 		for text in (*command, *env.values())
 	]
-	config = os.path.join(home, "config.toml")
-	return "\n".join(
-		(
-			f"# Append this to {config}; remove an older entry first: codex mcp remove {NAME}",
-			f"[mcp_servers.{NAME}]",
-			f"command = {python}",
-			f"args = [{file}]",
-			f"tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}",
-			"# without this, Codex refuses the tools where nobody can be asked, as in codex exec",
-			'default_tools_approval_mode = "approve"',
-			"",
-			f"[mcp_servers.{NAME}.env]",
-			*map("{} = {}".format, env, values),
-		)
-	)
+	pairs = "\n".join(map("{} = {}".format, env, values))
+	return f"""\
+# Append this to {join(home, "config.toml")}.
+# Remove an older entry first: codex mcp remove {NAME}
+[mcp_servers.{NAME}]
+command = {python}
+args = [{file}]
+tool_timeout_sec = {MAX_TIMEOUT_MS // 1000 + 60}
+# without this, Codex refuses the tools where nobody can be asked
+default_tools_approval_mode = "approve"
+
+[mcp_servers.{NAME}.env]
+{pairs}"""
 
 
 def json_config(command: list[str], env: dict[str, str], _: str) -> str:
-	"""The entry for clients that are configured with JSON."""
 	server = {"command": command[0], "args": command[1:], "env": env}
 	return json.dumps({"mcpServers": {NAME: server}}, indent=2)
 
@@ -3266,18 +3323,13 @@ CLIENTS = {"claude": claude_config, "codex": codex_config, "json": json_config}
 
 
 def print_config(client: str, settings: Settings) -> int:
-	"""Prints what registers this file in a client; returns the exit code. Notes go to stderr."""
 	import tempfile
 
-	file = os.path.abspath(globals().get("__file__", ""))
+	file = abspath(globals().get("__file__", ""))
 	folder, name = os.path.split(file)
 	passing = folder == tempfile.gettempdir() and name != "codex_persistent_mcp.py"
-	if not os.path.isfile(file) or passing:
-		print(
-			"There is no permanent file to register: save this as codex_persistent_mcp.py, and "
-			"run that.",
-			file=sys.stderr,
-		)
+	if not isfile(file) or passing:
+		print("Save this as a file codex_persistent_mcp.py, and run that.", file=sys.stderr)
 		return 1
 	env = {name: os.environ[name] for name, _, _ in VARIABLES if os.environ.get(name)}
 	try:
@@ -3291,15 +3343,14 @@ def print_config(client: str, settings: Settings) -> int:
 
 
 def main() -> int:
-	"""Runs the command line; returns the exit code."""
 	settings = read_settings(dict(os.environ))
 	for stream in (sys.stdout, sys.stderr) if WINDOWS else ():
-		stream.reconfigure(encoding="utf-8")  # type: ignore  # or a pipe's is the old code page
-	if os.environ.get("CODEX_HOME"):  # Codex gets what is used here, not "~" or a relative path
+		stream.reconfigure(encoding="utf-8")  # type: ignore  # not the old code page
+	if os.environ.get("CODEX_HOME"):
 		os.environ["CODEX_HOME"] = settings.home
 	if len(sys.argv) == 1:
 		serve(settings)
-	import argparse  # not for the server: it must be there at once
+	import argparse
 
 	parser = argparse.ArgumentParser(
 		prog="codex_persistent_mcp.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -70,6 +71,10 @@ class Bench:
         """How the fake app-server misbehaves from now on; see fake_index.py."""
         with open(os.path.join(self.notes, "index-do"), "w", encoding="utf-8") as file:
             file.write(told)
+
+    def resume(self, session: str) -> str:
+        """The command with which a person opens a session of this Codex home."""
+        return f"CODEX_HOME={shlex.quote(self.home)} codex resume {session}"
 
     def left(self, home: str = "") -> List[str]:
         """What there is in a Codex home that is not Codex's own."""

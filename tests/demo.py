@@ -8,6 +8,7 @@ Exits 0 only if it worked.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -16,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from client import Client, text_of
 from loopback_model import LoopbackModel, write_codex_home
-from tools import CHAT, PLAN
+from tools import CHAT, PLAN, SESSIONS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -146,6 +147,15 @@ def environment(codex: str, home: str, work: str) -> Dict[str, str]:
     return env
 
 
+@contextlib.contextmanager
+def server(codex: str, home: str, work: str) -> Iterator[Client]:
+    """A server and its client, until both have left."""
+    with Client(environment(codex, home, work)) as client:
+        client.initialize(name="demo-agent")
+        yield client
+        assert client.close() == 0, "the server did not leave as it should"
+
+
 def in_lines(value: Dict[str, Any]) -> str:
     """An object as JSON, each of its members on a line."""
     members = (
@@ -177,8 +187,8 @@ def call(client: Client, tool: str, arguments: Dict[str, Any], token: int) -> Di
     return result["structuredContent"]
 
 
-def run(client: Client, home: str, is_real: bool) -> str:
-    """The three calls, each checked; returns the resume command."""
+def run(client: Client, home: str, is_real: bool) -> Dict[str, Any]:
+    """The three calls, each checked; returns the last answer."""
     answers: List[Dict[str, Any]] = []
     for number, (title, tool, arguments) in enumerate(CALLS, 1):
         print("\n" + style("1", f"{number}. {title}"))
@@ -197,7 +207,18 @@ def run(client: Client, home: str, is_real: bool) -> str:
         home, "sessions", "*", "*", "*", f"rollout-*-{answers[0]['session_id']}.jsonl"
     )
     assert glob.glob(stored), "Codex's store has no such session"
-    return str(answers[-1]["resume_command"])
+    return answers[-1]
+
+
+def find(client: Client, lost: Dict[str, Any]) -> None:
+    """A new server is asked for the session and its last answer, and what it tells is checked."""
+    print("\n" + style("1", "4. The server is restarted, and the agent has forgotten the session"))
+    (found,) = call(client, SESSIONS, {}, 4)["sessions"]
+    assert found["session_id"] == lost["session_id"], "the session was not found"
+    print("\n" + style("1", "5. It has found it again, and asks for the last answer"))
+    told = call(client, SESSIONS, {"session_id": found["session_id"]}, 5)
+    assert told["reply"] == lost["critique"], "the last answer was not found"
+    assert told["verdict"] == lost["verdict"], "the verdict was not found"
 
 
 def main() -> int:
@@ -205,7 +226,7 @@ def main() -> int:
     is_real = not missing
     if missing:
         codex = os.path.join(HERE, "fake_codex.py")
-    print(style("1", "One agent, one Codex session, three calls"))
+    print(style("1", "One agent, one Codex session, two servers"))
     show(
         "agent  ",
         "tests/client.py, an MCP client; what it got is shown as Claude Code and Codex show it "
@@ -235,17 +256,17 @@ def main() -> int:
             file.write("# Heron\n")
         with LoopbackModel() as model:
             write_codex_home(home, model.url)
-            with Client(environment(codex, home, work)) as client:
-                client.initialize(name="demo-agent")
-                command = run(client, home, is_real)
-                assert client.close() == 0, "the server did not leave as it should"
+            with server(codex, home, work) as client:
+                last = run(client, home, is_real)
+            with server(codex, home, work) as client:
+                find(client, last)
     except AssertionError as error:
         print(f"\nThe demo did NOT work: {error}")
         return 1
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print("\n" + style("1", "The person would go on with the same conversation in a terminal, by"))
-    show("$", command)
+    show("$", last["resume_command"])
     print(
         "\nIt worked. Everything that the demo made, its Codex home too, is removed again"
         + ("; Codex stays in .e2e/." if is_real else ".")

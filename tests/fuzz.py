@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Fuzzing (`make fuzz`): random client lines against live servers, random Codex output on Turn.
+"""Fuzzing (`make fuzz`): random client lines, random output of Codex, random answers of its index.
 
     fuzz.py [--cases N] [--seed N]
 
-Two thirds of the cases are lines from a client, random or mutated, sent over pipes to real servers,
-a new one every few thousand. A ledger says how many answers are due under which id; every line that
-comes back must be one message of JSON-RPC in ASCII. The others are streams of Codex's output, fed
-to a turn: some must end well, some must fail, of the rest nothing but a success or a failure in
-words may come. Codex is `false`, `true`, a path where nothing is, or the fake one: what a mutated
-call asks for has no effect.
+Half of the cases are lines from a client, random or mutated, sent over pipes to real servers, a new
+one every few thousand. A ledger says how many answers are due under which id; every line that comes
+back must be one message of JSON-RPC in ASCII. A third are streams of Codex's output, fed to a turn:
+some must end well, some must fail, of the rest nothing but a success or a failure in words may
+come. The others are answers of Codex's index, as codex_sessions gets them: of the good ones it must
+tell all, of the rest nothing but what its output schema allows, or a failure in words. Codex is
+`false`, `true`, a path where nothing is, or the fake one: what a mutated call asks for has no
+effect.
 
 The seed is printed; the same seed gives the same cases. A violation is cut down to fewer and
 shorter lines, for some seconds, printed, and ends the run with 1. FUZZ_PROGRAM names another
@@ -42,6 +44,7 @@ sys.path.insert(0, os.path.dirname(PROGRAM))
 
 import codex_persistent_mcp as program  # noqa: E402
 from tools import CHAT, TOOLS  # noqa: E402
+from tools import SESSIONS as FIND  # noqa: E402
 
 #: Lines sent before the server must have answered them all, and chunks before it gives way to a new
 #: one.
@@ -211,6 +214,10 @@ WORDS = [
     "clientInfo",
     "capabilities",
     "cursor",
+    "background",
+    "all",
+    "limit",
+    "wait_ms",
     META + "protocolVersion",
     META + "clientCapabilities",
     META + "clientInfo",
@@ -290,10 +297,10 @@ class Maker:
 
     def arguments(self, tool: Any) -> Dict[str, Any]:
         """The arguments of a call, good ones but for chance."""
-        r = self.random
+        r, known = self.random, TOOLS.get(tool, TOOLS[CHAT])
         good: Dict[str, Any] = {
             name: r.choice(["hello", "a\nb", "\u00e9", "\ud800x", "-", "x" * 2000])
-            for name in TOOLS.get(tool, TOOLS[CHAT]).required
+            for name in known.required
         }
         for name, value in (
             ("session_id", r.choice(SESSIONS)),
@@ -303,8 +310,12 @@ class Maker:
             ("reasoning_effort", "low"),
             ("sandbox", "read-only"),
             ("constraints", "c"),
+            ("background", True),
+            ("all", True),
+            ("limit", 3),
+            ("wait_ms", 100),
         ):
-            if r.random() < 0.12:
+            if r.random() < 0.12 and (known.text or name in known.arguments):
                 good[name] = value
         if r.random() < 0.85:  # most are refused, so that few processes are started
             for _ in range(r.randrange(1, 3)):
@@ -605,6 +616,75 @@ class Maker:
         else:
             events[3] = {"type": "turn.failed", "error": {"message": self.words()}}
 
+    # Codex's index
+
+    def thread(self, number: int) -> Dict[str, Any]:
+        """A session as the index has it."""
+        r, folder = self.random, "sessions"
+        if r.random() < 0.3:
+            folder = "archived_sessions"
+        line = r.choice(["", "AI agent fuzz MCP desk/chat:\n", "AI agent a b MCP x/guard_plan:\n"])
+        return {
+            "id": f"0199aaaa-0000-7000-8000-{number:012x}",
+            "preview": line + r.choice(["hello", "a\nb", "\u00e9" * 300, "-", "x " * 2000]),
+            "name": r.choice([None, None, "", "named", "\U0001f4a5" * 200]),
+            "cwd": self.work,
+            "updatedAt": 1700000000 + 1000 * number + r.randrange(1000),
+            "createdAt": 1700000000,
+            "path": f"/home/{folder}/2026/11/26/rollout-x.jsonl",
+            "status": {"type": "notLoaded"},
+            "source": "exec",
+        }
+
+    def last_turn(self) -> Dict[str, Any]:
+        """A turn as the index has it."""
+        r = self.random
+        asked = r.choice(["", "AI agent fuzz MCP desk/guard_final:\n"]) + "hello"
+        status = r.choice(["completed", "completed", "failed", "interrupted", "inProgress"])
+        said = [{"type": "agentMessage", "text": r.choice(["hi", "DONE: good", "x" * 5000])}]
+        return {
+            "id": "t",
+            "status": status,
+            "startedAt": 1700000000,
+            "completedAt": 1700000001,
+            "error": {"message": self.words() or "no luck"} if status == "failed" else None,
+            "items": [
+                {"type": "userMessage", "content": [{"type": "text", "text": asked}]},
+                {"type": "reasoning", "summary": []},
+            ]
+            + (said if status == "completed" or r.random() < 0.5 else []),
+        }
+
+    def spoilt(self, value: Any) -> Any:
+        """The same with some of its members changed, or gone."""
+        r = self.random
+        if isinstance(value, list):
+            value = [self.spoilt(one) for one in value if r.random() < 0.95]
+        elif isinstance(value, dict):
+            value = {key: self.spoilt(one) for key, one in value.items() if r.random() < 0.97}
+        return value if r.random() < 0.97 else self.value()
+
+    def answers(self) -> Answers:
+        """What the index answers to codex_sessions, for a list or one session."""
+        r = self.random
+        if r.random() < 0.5:
+            threads = [self.thread(number) for number in range(r.randrange(8))]
+            r.shuffle(threads)
+            found: Tuple[Any, Any] = ({"data": []}, {"data": []})
+            for one in threads:
+                found["archived_sessions" in one["path"]]["data"].append(one)
+            session = None
+        else:
+            session = r.choice(SESSIONS)
+            found = {"thread": dict(self.thread(0), id=session)}, {"data": [self.last_turn()]}
+        good = r.random() < 0.4
+        if not good:
+            # An answer that is no object is refused before it comes here.
+            found = tuple(  # type: ignore[assignment]
+                new if isinstance(new, dict) else {} for new in map(self.spoilt, found)
+            )
+        return Answers(session, json.dumps(found), good)
+
 
 def good_turn(session: str, reply: str) -> List[Dict[str, Any]]:
     return [
@@ -627,6 +707,14 @@ class Stream(NamedTuple):
     ending: str
     good: Optional[bool] = None
     reply: str = ""
+
+
+class Answers(NamedTuple):
+    """The answers of Codex's index, as JSON; `good`: whether all in them is as it should be."""
+
+    session: Optional[str]  # the one that was asked for, None for a list
+    found: str
+    good: bool
 
 
 # --------------------------------------------------------------------------------------------------
@@ -942,7 +1030,7 @@ def check_stream(stream: Stream) -> str:
                 raise Violation(f"progress that is no text, at {line[:300]!r}")
         turn.fold({"type": program.ENDED, "stderr": stream.stderr, "ending": stream.ending})
         turn.result()
-    except program.SessionBusy as error:
+    except program.Busy as error:
         ended, text = "busy", str(error)
     except program.Failure as error:
         ended, text = "failure", str(error)
@@ -982,6 +1070,102 @@ def check_stream(stream: Stream) -> str:
             f"instead of {reply!r:.500} ({text!s:.500})"
         )
     return ended
+
+
+# --------------------------------------------------------------------------------------------------
+# Codex's index
+# --------------------------------------------------------------------------------------------------
+
+#: The members of an entry, and of the answer for one session, that are texts.
+ENTRY = {"session_id", "resume_command", "title", "agent", "cwd", "updated_at", "state"}
+ONE = ENTRY | {"asked", "reply", "verdict", "error"}
+#: Runs codex_sessions with these answers.
+Runner = Callable[[Answers], Dict[str, Any]]
+
+
+def index_runner(root: str) -> Runner:
+    """Runs codex_sessions of the program with these answers, without a process."""
+    settings = program.read_settings(environment(root, 1))
+    (tool,) = [tool for tool in program.TOOLS if tool.name == FIND]
+    runner = program.ToolRunner(settings)
+    runner._nested = False
+
+    def run(case: Answers) -> Dict[str, Any]:
+        runner._ask = lambda control, *questions: json.loads(case.found)
+        arguments = {"session_id": case.session} if case.session else {"all": True}
+        result: Dict[str, Any] = runner.perform(runner.accept(tool, arguments, "fuzz", None))[0]
+        return result
+
+    return run
+
+
+def check_answers(case: Answers, run: Runner) -> str:
+    """Checks what codex_sessions makes of answers, and says what that was. Raises Violation."""
+    begin = time.monotonic()
+    try:
+        result = run(case)
+        json.dumps(result, allow_nan=False)
+    except Exception as error:
+        raise Violation(f"{type(error).__name__}: {error}") from None
+    if time.monotonic() > begin + STREAM_BOUND:
+        raise Violation(f"it took {time.monotonic() - begin:.1f} s")
+    what = check_result(result)
+    if what != "succeeded":
+        if case.good:
+            raise Violation(f"good answers, and it {what}: {result!r:.500}")
+        return "failed"
+    told, text = result["structuredContent"], result["content"][0]["text"]
+    entries, texts = ([told], ONE) if case.session else (told["sessions"], ENTRY)
+    for entry in entries:
+        for name, value in entry.items():
+            kind = bool if name == "archived" else list if name == "warnings" else str
+            if not isinstance(value, kind) or name not in texts | {"archived", "warnings"}:
+                raise Violation(f"{name} is {value!r:.200}")
+            if kind is str and value not in text:
+                raise Violation(f"{name} is not in the text: {value!r:.200}")
+        time_told = entry.get("updated_at", "2026-11-26T15:04:05Z")
+        sound = (
+            UUID.fullmatch(entry["session_id"])
+            and entry["session_id"] in entry["resume_command"]
+            and len(entry.get("title", "")) <= 120
+            and "\n" not in entry.get("title", "")
+            and len(entry.get("asked", "")) <= 2000
+            and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time_told)
+            and entry["state"] in ("idle", "running", "open_elsewhere")
+            and not ("reply" in entry and "error" in entry)
+        )
+        if not sound:
+            raise Violation(f"a bad entry: {entry!r:.500}")
+    if case.good:
+        check_good(json.loads(case.found), told, case.session)
+    return "succeeded"
+
+
+def check_good(found: Any, told: Dict[str, Any], session: Optional[str]) -> None:
+    """Checks that all of good answers is told, and nothing else. Raises Violation."""
+    if session is None:
+        threads = sorted(
+            found[0]["data"] + found[1]["data"], key=lambda one: one["updatedAt"], reverse=True
+        )
+        entries = told["sessions"]
+    else:
+        threads, entries = [found[0]["thread"]], [told]
+    for one, entry in zip(threads, entries):
+        request = one["preview"].partition(":\n")[2] if "AI agent" in one["preview"] else ""
+        title = " ".join((one["name"] or request or one["preview"]).split())
+        if entry["session_id"] != one["id"] or entry["title"][:119] != title[:119]:
+            raise Violation(f"{entry!r:.400} instead of {one!r:.400}")
+        if entry.get("archived", False) != ("archived" in one["path"]):
+            raise Violation(f"archived: {entry!r:.400}")
+    if len(threads) != len(entries):
+        raise Violation(f"{len(entries)} entries instead of {len(threads)}")
+    if session is not None:
+        (turn,) = found[1]["data"]
+        reply = turn["items"][-1]["text"] if turn["status"] == "completed" else None
+        if told.get("reply") != reply or ("error" in told) == (reply is not None):
+            raise Violation(f"of a turn that is {turn['status']}: {told!r:.500}")
+        if told["asked"] != "hello":
+            raise Violation(f"asked: {told!r:.500}")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1133,6 +1317,22 @@ def fuzz_streams(cases: int, maker: Maker) -> Counter[str]:
     return counts
 
 
+def fuzz_answers(cases: int, maker: Maker, root: str) -> Counter[str]:
+    """Has codex_sessions answer from `cases` answers of the index. Raises Violation."""
+    counts: Counter[str] = Counter()
+    run = index_runner(root)
+    for number in range(cases):
+        case = maker.answers()
+        try:
+            counts[check_answers(case, run)] += 1
+        except Violation as violation:
+            raise Violation(f"{violation}\n  of {case!r:.4000}") from None
+        counts["good"] += case.good
+        if number % 5000 == 0:
+            progress(f"{number} of {cases} answers of the index")
+    return counts
+
+
 def progress(text: str) -> None:
     if sys.stdout.isatty():
         print(f"\r\x1b[K  {text}", end="", flush=True)
@@ -1140,14 +1340,12 @@ def progress(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--cases", type=int, default=400000, help="how many, lines and streams together"
-    )
+    parser.add_argument("--cases", type=int, default=400000, help="how many, of all kinds together")
     parser.add_argument("--seed", type=int, default=None, help="for the same cases again")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     sys.setrecursionlimit(3000)  # the ledger must be able to read all that a server may
-    streams = options.cases // 3
+    streams, answers = options.cases // 3, options.cases // 6
     print(
         f"fuzz: {options.cases} cases, Python {sys.version.split()[0]}, --seed {seed}", flush=True
     )
@@ -1157,7 +1355,7 @@ def main() -> int:
             os.mkdir(os.path.join(root, name))
         try:
             maker = Maker(f"lines {seed}", os.path.join(root, "work"))
-            got = fuzz_lines(options.cases - streams, maker, root)
+            got = fuzz_lines(options.cases - streams - answers, maker, root)
             print(
                 f"\r  client lines:  {got['lines']} sent to {got['servers']} servers; "
                 f"{got['valid requests']} valid requests, {got['answers']} answers\n"
@@ -1182,6 +1380,16 @@ def main() -> int:
         except Violation as violation:
             bad += 1
             print(f"\nVIOLATION (event streams): {violation}")
+        try:
+            maker = Maker(f"answers {seed}", os.path.join(root, "work"))
+            got = fuzz_answers(answers, maker, root)
+            print(
+                f"\r  index answers: {got['good']} good ones, all told; of the others "
+                f"{got['succeeded'] - got['good']} told in part, {got['failed']} failed"
+            )
+        except Violation as violation:
+            bad += 1
+            print(f"\nVIOLATION (index answers): {violation}")
     outcome = f"{bad} violations" if bad else f"all {options.cases} cases survived"
     print(f"{outcome} in {time.monotonic() - begin:.0f} s")
     return 1 if bad else 0

@@ -6,8 +6,10 @@ What it answers is decided by lines of the user's message, done in order, one a 
     CLAUDE:CALL <tool> <arguments as JSON>   a call of the tool whose name ends so; `SESSION`
                                              inside a string becomes the session id that the last
                                              tool result told
+    CLAUDE:SEARCH <words>                    what Claude Code's own search for tools is asked, for a
+                                             tool that is not loaded; without it the tool's name
 
-and after the last of them a text that quotes what the tools answered. A tool that Claude Code keeps
+and after the last call a text that quotes what the tools answered. A tool that Claude Code keeps
 back at first is asked for with its own search tool. Every request body is kept in `requests`;
 `results` has what came back. Standard library only.
 """
@@ -81,11 +83,17 @@ def answer(body: Dict[str, Any]) -> Dict[str, Any]:
         arguments = arguments.replace("SESSION", sessions[-1])
     name = next((name for name in names if name.endswith(wanted)), None)
     use = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}"}
-    searched = any(
-        block.get("name") == "ToolSearch" for m in body["messages"][-2:] for block in blocks(m)
-    )
-    if name is None and "ToolSearch" in names and not searched:
-        return dict(use, name="ToolSearch", input={"query": wanted, "max_results": 5})
+    if name is None and "ToolSearch" in names:
+        words = re.findall(r"^CLAUDE:SEARCH (.*)$", last, re.MULTILINE)
+        asked = [
+            block["input"].get("query")
+            for m in body["messages"]
+            for block in blocks(m)
+            if block.get("name") == "ToolSearch"
+        ]
+        for query in (*words, wanted):
+            if query not in asked:
+                return dict(use, name="ToolSearch", input={"query": query, "max_results": 5})
     return dict(use, name=name or wanted, input=json.loads(arguments))
 
 

@@ -8,7 +8,9 @@ message:
     MODEL:RUN <command>   first a call of Codex's shell tool, then the reply
     MODEL:ASK <command>   the same, and the model wants it outside of the sandbox, for which
                           Codex asks the person
-    MODEL:CALL <tool> <arguments as JSON>   first a call of that tool (of MCP, too), then the reply
+    MODEL:CALL <tool> <arguments as JSON>   first a call of that tool (of MCP, too), then the reply;
+                          several are made one after the other. `SESSION` in the arguments becomes
+                          the last session id that the tools have told
     MODEL:WAIT <seconds>  the answer is held back that long
     MODEL:FAIL <status>   an HTTP error of that status
     MODEL:THINK <text>    first a reasoning item with that summary
@@ -35,6 +37,7 @@ from typing import Any, Dict, List, Optional
 
 #: Seconds for which a reply waits for an agent that was begun.
 AGENT_BOUND = 30
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 CONFIG = """\
 model = "mock-model"
@@ -144,9 +147,10 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
         if after_user[index].get("role") == "user" and last and text_of(after_user[index]) == last:
             after_user = after_user[index:]
             break
-    ran = any(
+    ran = sum(
         i.get("type") in ("function_call_output", "local_shell_call_output") for i in after_user
     )
+    calls = re.findall(r"MODEL:CALL (.*)", last)
     items: List[Dict[str, Any]] = []
     if "THINK" in found and not ran:
         items.append(
@@ -175,8 +179,10 @@ def plan(body: Dict[str, Any]) -> Dict[str, Any]:
                 "arguments": arguments,
             }
         )
-    elif "CALL" in found and not ran:
-        name, _, arguments = found["CALL"].partition(" ")
+    elif ran < len(calls):
+        name, _, arguments = calls[ran].strip().partition(" ")
+        told = re.findall(UUID, "\n".join(outputs(after_user)))
+        arguments = arguments.replace("SESSION", told[-1] if told else "SESSION")
         items.append(
             dict(
                 {

@@ -5,9 +5,10 @@
 
 Two servers live from start to end; two more are ended again and again by the end of input, SIGINT,
 SIGTERM, SIGKILL, or all of these as the Codex CLI does it, in the middle of calls. All of them
-share sessions; the fake codex is 0.77.0 for some and 0.169.0 for others. Each call is a scenario of
-the fake codex, with chance cancels and short timeouts. Ends by itself, at the latest 30 s after its
-time.
+share sessions; the fake codex is 0.77.0 for some and 0.169.0 for others. Most calls are a scenario
+of the fake codex, with chance cancels and short timeouts. Some of them run in the background: what
+became of them is asked for later, there and from another server. Between them the sessions are
+listed and looked at, and calls are stopped. Ends by itself, at the latest 30 s after its time.
 
 Flat means: threads, open files and files in the Codex home are no more at the end than after the
 warm-up, when no call runs; memory is at most 8 MB more. SOAK_PROGRAM names another program to soak.
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +34,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 sys.dont_write_bytecode = True
 from client import HERE, Client, remaining  # noqa: E402
 from fake_store import FOLDERS  # noqa: E402
-from tools import CHAT  # noqa: E402
+from tools import CHAT, SESSIONS, STOP  # noqa: E402
 
 FAKE = os.path.join(HERE, "fake_codex.py")
 PROGRAM = os.environ.get("SOAK_PROGRAM") or os.path.join(
@@ -52,6 +54,11 @@ TIDY = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
 }
 VERSIONS = ("0.77.0", "0.169.0")
+#: What is called, how often.
+KINDS = {"turn": 16.0, "background": 3.0, "list": 1.0, "look": 3.0, "stop": 0.7}
+TOOL = {"turn": CHAT, "background": CHAT, "list": SESSIONS, "look": SESSIONS, "stop": STOP}
+#: Milliseconds for which a look waits for what runs in the background; it ends before.
+WAIT_MS = 20000
 #: Faults of one kind that are told in full.
 EXAMPLES = 20
 
@@ -137,8 +144,21 @@ def vitals(pid: int) -> Dict[str, float]:
 class Call:
     """A call in flight, and what is known of it."""
 
-    def __init__(self, number: str, scenario: str, session: Optional[str], timeout: float) -> None:
+    def __init__(
+        self,
+        number: str,
+        scenario: str,
+        session: Optional[str],
+        timeout: float,
+        kind: str = "turn",
+        of: Optional[Call] = None,
+    ) -> None:
         self.number, self.scenario, self.session, self.timeout = number, scenario, session, timeout
+        #: One of KINDS; the call in the background after which a look asks.
+        self.kind, self.of = kind, of
+        #: Of a call in the background: how often its answer was asked for, what it was at first,
+        #: and from which server.
+        self.looks, self.told, self.server = 0, "", ""
         self.begin = time.monotonic()
         self.cancel_at: Optional[float] = None
         #: The ping after the cancel: what comes after its answer is too late.
@@ -153,6 +173,9 @@ class SoakClient(Client):
         self.soak, self.tag = soak, tag
         self.calls: Dict[str, Call] = {}
         self.passed: Set[str] = set()
+        #: Calls in the background whose answer is to be asked for.
+        self.begun: List[Call] = []
+        self.version = version
         self.count = 0
         super().__init__(
             dict(soak.env, SOAK_SERVER=tag, FAKE_CODEX_VERSION=version), program=PROGRAM
@@ -188,7 +211,8 @@ class SoakClient(Client):
             return list(self.calls.values())
 
     def pending(self) -> List[Call]:
-        return [call for call in self.known() if not call.answers and call.cancel_at != 0]
+        waiting = [call for call in self.known() if not call.answers and call.cancel_at != 0]
+        return waiting + self.begun
 
 
 class Soak:
@@ -221,6 +245,7 @@ class Soak:
         self.examples: List[str] = []
         self.sessions: List[str] = []
         self.session_of: Dict[str, str] = {}
+        self.stops: Set[Tuple[str, Optional[str]]] = set()  # server and session of codex_stop
         self.cut_off: Set[str] = set()  # calls that were in flight when SIGKILL ended their server
         self.overlaps: Set[str] = (
             set()
@@ -239,33 +264,74 @@ class Soak:
     # one call
 
     def start(self, client: SoakClient) -> None:
-        """Sends one call, of a scenario by chance."""
+        """Sends one call, of a kind and a scenario by chance."""
         r = self.random
         with self.lock:
+            kind = r.choices(list(KINDS), list(KINDS.values()))[0]
             name = r.choices(list(SCENARIOS), [weight for _, weight, _ in SCENARIOS.values()])[0]
             session = r.choice(self.sessions[-12:]) if self.sessions and r.random() < 0.75 else None
             timeout = (
                 r.choice([1.0, 1.5, 3.0]) if not SCENARIOS[name][2] or r.random() < 0.1 else 8.0
             )
-            self.made += 1
-            client.count += 1
-            cancel = r.random() < 0.15
+            cancel = r.random() < 0.15 and kind != "background"
             wait = r.random() * 1.5
-        call = Call(f"{client.tag}-{client.count}", name, session, timeout)
+        if kind == "background":
+            session = None  # nobody else knows it, so what is told of it can be judged
+        elif kind in ("look", "stop") and session is None:
+            return
+        elif kind != "turn":
+            timeout = 12.0
+        call = self.call(client, name, session, timeout, kind)
         if cancel:
             call.cancel_at = call.begin + wait
-        if session:
+        if kind == "turn" and session:
             self.session_of[call.number] = session
-        prompt = SCENARIOS[name][0].format(n=call.number)
-        arguments: Dict[str, Any] = {"prompt": prompt, "timeout_ms": int(timeout * 1000)}
-        if session:
-            arguments["session_id"] = session
+        arguments: Dict[str, Any] = {"session_id": session} if session else {}
+        if TOOL[kind] == CHAT:
+            arguments["prompt"] = SCENARIOS[name][0].format(n=call.number)
+            arguments["timeout_ms"] = int(timeout * 1000)
+            if kind == "background":
+                arguments["background"] = True
+        elif kind == "list":
+            arguments = {"all": True, "limit": 20}
+        elif kind == "stop":
+            self.stops.add((client.tag, session))
+        self.send(client, call, arguments)
+
+    def call(self, client: SoakClient, *what: Any) -> Call:
+        """A new call of that server."""
+        with self.lock:
+            self.made += 1
+            client.count += 1
+            return Call(f"{client.tag}-{client.count}", *what)
+
+    def send(self, client: SoakClient, call: Call, arguments: Dict[str, Any]) -> None:
         client.add(call)
         client.request(
             "tools/call",
-            {"name": CHAT, "arguments": arguments, "_meta": {"progressToken": call.number}},
+            {
+                "name": TOOL[call.kind],
+                "arguments": arguments,
+                "_meta": {"progressToken": call.number},
+            },
             id=call.number,
         )
+
+    def follow(self, client: SoakClient, begun: Call) -> None:
+        """Asks for the answer of a call in the background."""
+        first = not begun.looks
+        begun.looks += 1
+        if first and self.random.random() < 0.2:  # changes nothing any more
+            client.notify("notifications/cancelled", {"requestId": begun.number})
+        if first and self.random.random() < 0.15:
+            self.stops.add((client.tag, begun.session))
+            stop = self.call(client, begun.scenario, begun.session, 12.0, "stop")
+            self.send(client, stop, {"session_id": begun.session})
+        look = self.call(client, begun.scenario, begun.session, WAIT_MS / 1000, "look", begun)
+        arguments: Dict[str, Any] = {"session_id": begun.session}
+        if first:
+            arguments["wait_ms"] = WAIT_MS
+        self.send(client, look, arguments)
 
     def answer(self, client: SoakClient, message: Dict[str, Any]) -> None:
         """Takes one message of a server, in the order in which they came."""
@@ -290,34 +356,110 @@ class Soak:
             return self.fault("answers doubled", f"{key} ({call.scenario})")
         if call.fence in client.passed:
             return self.fault("messages after an answer or a cancel", f"{key} ({call.scenario})")
-        self.outcomes[self.judge(call, message)] += 1
+        self.outcomes[self.judge(client, call, message)] += 1
 
-    def judge(self, call: Call, message: Dict[str, Any]) -> str:
+    def judge(self, client: SoakClient, call: Call, message: Dict[str, Any]) -> str:
         """What became of a call; notes an answer that cannot be."""
         result = message.get("result")
         if result is None:
             self.fault("wrong answers", f"{call.scenario}: {json.dumps(message)}")
             return "error"
         text = "\n".join(block["text"] for block in result["content"])
-        if not result.get("isError"):
-            got = result["structuredContent"]
+        got = None if result.get("isError") else result["structuredContent"]
+        if TOOL[call.kind] != CHAT:
+            return self.judge_question(client, call, got, text)
+        if got is not None:
+            return self.judge_success(client, call, got, text)
+        kinds = (
+            ("No answer within", "timed out"),
+            ("open elsewhere", "session open elsewhere"),
+            ("call was stopped", "stopped by codex_stop"),
+        )
+        kind = next((word for mark, word in kinds if mark in text), "failed")
+        impossible = kind == "failed" and SCENARIOS[call.scenario][2]
+        if kind == "stopped by codex_stop" and (client.tag, call.session) not in self.stops:
+            impossible = True
+        if impossible:
+            self.fault("wrong answers", f"{call.number} ({call.scenario}): {text}")
+        return kind
+
+    def judge_success(self, client: SoakClient, call: Call, got: Dict[str, Any], text: str) -> str:
+        """Of a turn, or of one that goes on in the background."""
+        with self.lock:
+            self.session_of[call.number] = got["session_id"]
+        if call.kind == "background":
+            good = got["state"] == "running" and "reply" not in got and call.session is None
+            call.session = got["session_id"]
+            client.begun.append(call)
+        else:
             good = (
                 SCENARIOS[call.scenario][2]
                 and got["reply"] == "reply " + call.number
                 and (call.session in (None, got["session_id"]))
             )
-            if not good:
-                self.fault("wrong answers", f"{call.number} ({call.scenario}): {text}")
             with self.lock:
-                self.session_of[call.number] = got["session_id"]
                 if call.session is None:
                     self.sessions.append(got["session_id"])
-            return "succeeded"
-        kinds = (("No answer within", "timed out"), ("open elsewhere", "session open elsewhere"))
-        kind = next((word for mark, word in kinds if mark in text), "failed")
-        if SCENARIOS[call.scenario][2] and kind == "failed":
+        if not good:
             self.fault("wrong answers", f"{call.number} ({call.scenario}): {text}")
-        return kind
+        return "begun in the background" if call.kind == "background" else "succeeded"
+
+    def judge_question(
+        self, client: SoakClient, call: Call, got: Optional[Dict[str, Any]], text: str
+    ) -> str:
+        """Of a list, a look or a stop."""
+        if got is None:
+            old = client.version == VERSIONS[0] and "needs Codex 0.125" in text
+            if call.kind != "look" or call.of or not old:
+                self.fault("wrong answers", f"{call.number} ({call.kind}): {text}")
+            return "look refused: Codex too old"
+        entries = got["sessions"] if call.kind == "list" else [got]
+        times = [entry.get("updated_at", "") for entry in entries]
+        ids = [entry["session_id"] for entry in entries]
+        good = times == sorted(times, reverse=True) and len(set(ids)) == len(ids) <= 20
+        good = good and all(id in entry["resume_command"] for id, entry in zip(ids, entries))
+        if call.kind == "look":
+            good = good and ids == [call.session] and self.told_well(client, call, got)
+        elif call.kind == "stop":
+            good = good and ids == [call.session] and got["stopped"] >= 0
+        if not good:
+            self.fault("misreported", f"{call.number} ({call.kind}): {text}")
+        if call.kind == "stop":
+            return "codex_stop that stopped " + ("some" if got["stopped"] else "none")
+        return {"list": "lists", "look": "looks"}[call.kind]
+
+    def told_well(self, client: SoakClient, call: Call, got: Dict[str, Any]) -> bool:
+        """Whether what is told of a session can be."""
+        running, of = got["state"] == "running", call.of
+        reply, error = got.get("reply", ""), got.get("error", "")
+        number = re.sub("^reply ", "", reply)
+        if (running or error) and reply or running and error:
+            return False
+        if reply and (
+            reply not in got.get("asked", "") or self.session_of.get(number) != call.session
+        ):
+            return False
+        if of is None:
+            return True
+        if running or not (reply or error) or reply and number != of.number:
+            return False
+        excused = of.timeout < 8 or (of.number.rpartition("-")[0], call.session) in self.stops
+        if reply and not SCENARIOS[of.scenario][2]:
+            return False
+        if error and SCENARIOS[of.scenario][2] and not excused:
+            return False
+        if of.looks == 1:
+            of.told, of.server = reply or error, client.tag
+            self.clients[1].begun.append(of)  # the steady one whose Codex has an index
+            return True
+        with self.lock:
+            self.sessions.append(str(call.session))
+        if of.server == client.tag:
+            return of.told == (reply or error)
+        # Another server tells an error in the index's words. There, a turn that was stopped may
+        # have come to its end.
+        same = of.told == reply if reply else not of.told.startswith("reply ")
+        return same or excused and not of.told.startswith("reply ")
 
     # servers
 
@@ -331,6 +473,8 @@ class Soak:
             time.sleep(0.05)
 
     def look_after(self, client: SoakClient, now: float) -> None:
+        while client.begun:
+            self.follow(client, client.begun.pop())
         for call in client.known():
             if now > call.begin + 60 and (call.answers or call.fence in client.passed):
                 client.forget(call)
@@ -549,6 +693,7 @@ class Soak:
             "answers doubled",
             "messages after an answer or a cancel",
             "wrong answers",
+            "misreported",
             "orphans",
             "turns interleaved",
             "turns out of order",

@@ -87,8 +87,8 @@ def make(path: str, mode: int, text: str = "") -> str:
     "kind, words",
     [
         ("missing", "does not exist"),
-        ("not executable", "not executable"),
-        ("directory", "is a directory"),
+        ("not executable", "is not an executable file"),
+        ("directory", "is not an executable file"),
         ("nowhere on PATH", "PATH"),
         ("wrong format", ""),
         ("no interpreter", ""),  # there a shell may word it
@@ -153,7 +153,7 @@ def test_a_codex_that_is_killed_says_how_it_ended(bench: Any) -> None:
     id = server.start_call(CHAT, {"prompt": steps(BEGIN + ["gate busy"])})
     bench.reached("busy")
     os.kill(bench.calls()[0]["pid"], signal.SIGKILL)
-    failed(server.result(id), "signal 9", "codex resume " + bench.calls()[0]["session"])
+    failed(server.result(id), "signal 9", bench.resume(bench.calls()[0]["session"]))
 
 
 # -- its events ------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_a_turn_that_does_not_come_to_its_end_is_a_failure_with_what_was_said(
     bench: Any, lines: List[str]
 ) -> None:
     _, result = run(bench, lines, early=True)
-    failed(result, "Halfway.", "codex resume " + bench.calls()[0]["session"])
+    failed(result, "Halfway.", bench.resume(bench.calls()[0]["session"]))
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ def test_a_codex_that_holds_on_after_its_answer_does_not_hold_the_answer(
 def test_silence_for_ever_ends_with_the_timeout(bench: Any, lines: List[str]) -> None:
     _, result = run(bench, lines, early=True, bound=12, timeout_ms=3000)
     text = failed(result, "timeout_ms")
-    assert ("codex resume " + bench.calls()[0]["session"] in text) == ("session" in lines)
+    assert (bench.resume(bench.calls()[0]["session"]) in text) == ("session" in lines)
 
 
 @pytest.mark.parametrize("more", [[], ["stubborn"]], ids=["listens", "stubborn"])
@@ -495,7 +495,7 @@ def test_a_codex_that_closes_its_output_and_lives_on_is_a_failure_in_bounded_tim
     _, result = run(
         bench, BEGIN + more + ["say Halfway.", "close-stdout", "hang"], early=True, bound=15
     )
-    failed(result, "Halfway.", "codex resume " + bench.calls()[0]["session"])
+    failed(result, "Halfway.", bench.resume(bench.calls()[0]["session"]))
 
 
 @pytest.mark.usefixtures("strays")

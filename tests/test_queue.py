@@ -69,7 +69,7 @@ class Open:
         assert result.get("isError") is True and "structuredContent" not in result, result
         for word in words:
             assert word in text, (word, text)
-        assert "codex resume " + self.id in text
+        assert self.bench.resume(self.id) in text
         assert "socket" not in text.lower() and len(text) < 3000, text
         return text
 
@@ -159,7 +159,7 @@ def test_a_call_is_answered_by_whoever_has_the_session_open(bench: Any, opened: 
     result = there.chat("Remember the blue door.")
     there.answers(result, "Held turn; it ends: " + there.turns()[0]["text"])
     structured = result["structuredContent"]
-    assert structured["resume_command"] == "codex resume " + there.id
+    assert structured["resume_command"] == bench.resume(there.id)
     assert "warning: This turn ran in the session that is open elsewhere" in text_of(result)
     assert "forked_from" not in structured and "forked_from" not in text_of(result)
     assert [turn["status"] for turn in there.turns()] == ["completed"]
@@ -183,7 +183,7 @@ def test_progress_says_that_it_is_queued_and_then_worked_on(bench: Any, opened: 
     there.holder.open("rest")
     result = there.client.result(id)
     assert result["structuredContent"]["reply"].endswith("The rest.")
-    assert "codex resume " + there.id in told() and "socket" not in told().lower()
+    assert bench.resume(there.id) in told() and "socket" not in told().lower()
     numbers = [one["progress"] for one in there.client.progress("p")]
     assert numbers == sorted(set(numbers))
 
@@ -529,12 +529,12 @@ def test_a_fork_of_an_open_session_is_a_session_of_its_own(
     assert time.monotonic() - begin < AT_ONCE
     structured = result["structuredContent"]
     assert structured["forked_from"] == there.id != structured["session_id"]
-    assert structured["resume_command"] == "codex resume " + structured["session_id"]
+    assert structured["resume_command"] == bench.resume(structured["session_id"])
     first = text_of(result).split("\n")[0]
     assert f"session_id: {structured['session_id']}" in first
     assert f"forked_from: {there.id}" in first
     assert "You sent 1 messages before this one" in structured[TOOLS[tool].text]
-    assert "codex resume " + structured["session_id"] in str(there.client.progress("p"))
+    assert bench.resume(structured["session_id"]) in str(there.client.progress("p"))
     assert OPEN not in text_of(result)
     argv = bench.calls()[-1]["argv"]
     assert argv[-3:] == ["fork", there.id, "-"] and len(bench.calls()) == 1

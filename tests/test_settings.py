@@ -186,7 +186,7 @@ def test_a_codex_bin_that_cannot_be_run_is_named(bench: Bench, tmp_path: Any, ki
         shutil.copy(FAKE, path)
         os.chmod(path, 0o644)
     client = bench.start(env={"CODEX_BIN": path})
-    for tool in TOOLS:
+    for tool in TURNS:
         text = refused(client, TOOLS[tool].required, tool)
         assert "CODEX_BIN" in text and path in text
 

@@ -52,9 +52,10 @@ def test_a_tool_that_runs_a_turn_has_the_timeout_and_the_result_that_are_promise
     tools = bench.start().tools()
     for name in TURNS:
         output = tools[name]["outputSchema"]
-        always = {"session_id", TOOLS[name].text, "resume_command"}
+        always = {"session_id", "resume_command"}
+        more = {TOOLS[name].text, "usage", "warnings", "forked_from", "state", "next"}
         verdict = {"verdict"} if name in GUARDS else set()
-        assert set(output["properties"]) == always | verdict | {"usage", "warnings", "forked_from"}
+        assert set(output["properties"]) == always | verdict | more
         assert set(output["required"]) == always
         timeout = tools[name]["inputSchema"]["properties"]["timeout_ms"]
         bounds = (timeout["type"], timeout["minimum"], timeout["maximum"])
@@ -74,11 +75,13 @@ def test_a_model_can_choose_by_title_and_description(bench: Bench) -> None:
     tools = bench.start().tools()
     assert len({tool["title"] for tool in tools.values()}) == len(TOOLS)
     assert len({tool["description"] for tool in tools.values()}) == len(TOOLS)
-    for tool in tools.values():
+    for name, tool in tools.items():
         for word in ("session_id", "resume_command"):
-            assert word in tool["description"]
-        for schema in (tool["inputSchema"], tool["outputSchema"]):
-            assert all(rule.get("description") for rule in schema["properties"].values())
+            assert word in tool["description"] or name not in TURNS
+        assert all(rule.get("description") for rule in tool["inputSchema"]["properties"].values())
+        results = tool["outputSchema"]["properties"]
+        for field in ("session_id", "resume_command", TOOLS[name].text or "session_id"):
+            assert results[field]["description"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_a_success_is_complete_as_structure_and_as_text(bench: Bench, tool: str)
         "usage",
         "warnings",
     }
-    assert structured["resume_command"] == "codex resume " + structured["session_id"]
+    assert structured["resume_command"] == bench.resume(structured["session_id"])
     assert structured["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     assert "Model metadata" in structured["warnings"][0]
     (block,) = result["content"]
@@ -173,7 +176,7 @@ def test_a_failure_is_text_alone_and_names_the_session(bench: Bench, tool: str) 
     text = refused(client, dict(TOOLS[tool].required, **{first: steps}), tool)
     assert "the model is on fire" in text
     found = re.search("codex resume ([0-9a-f-]{36})", text)
-    assert found and text.count(found.group(1)) >= 2
+    assert found and text.count(found.group(1)) >= 2 and bench.resume(found.group(1)) in text
 
 
 # Checks of arguments ------------------------------------------------------------------------------
@@ -455,6 +458,7 @@ ARGUMENTS = {
         st.one_of(st.integers(990, 1010), st.integers(7199999, 7200001), st.just(2000.0))
     ),
     "fork": mostly(st.sampled_from([False, "false", "False", 0, "yes", 2, 0.5])),
+    "background": mostly(st.sampled_from([True, "true", "False", 1, 0, "yes", 2, 0.5])),
     "unknown": ANYTHING,
     "Prompt": ANYTHING,
 }
@@ -472,6 +476,8 @@ def acceptable(name: str, value: Any, required: bool) -> bool:
         return not isinstance(value, bool) and number % 1 == 0 and 1000 <= number <= 7200000
     if name == "fork":
         return str(value).lower() in ("false", "0")
+    if name == "background":
+        return str(value).lower() in ("true", "false", "0", "1")
     if not isinstance(value, str) or not value.strip():
         return False
     text = value.strip()
@@ -622,7 +628,7 @@ def test_the_attribution_names_client_origin_and_tool(bench: Bench, tool: str) -
     )
 
 
-@given(st.text(max_size=200), st.sampled_from(list(TOOLS)), st.text(max_size=200))
+@given(st.text(max_size=200), st.sampled_from(TURNS), st.text(max_size=200))
 @settings(deadline=None, derandomize=True, database=None)
 def test_the_attribution_is_one_short_line_for_any_names(
     client: str, tool: str, origin: str

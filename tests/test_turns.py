@@ -47,7 +47,7 @@ def failed(result: Dict[str, Any], *words: str, session: Optional[str] = None) -
     for noise in NOISE:
         assert noise not in text
     if session:
-        assert "codex resume " + session in text and "session_id: " + session in text
+        assert " codex resume " + session in text and "session_id: " + session in text
     return text
 
 
@@ -72,7 +72,7 @@ def test_good_turn_gives_reply_session_usage_and_resume_command(bench: Any, vers
     answer = result["structuredContent"]
     assert not result.get("isError")
     assert answer["session_id"] == only_session(bench)
-    assert answer["resume_command"] == "codex resume " + answer["session_id"]
+    assert answer["resume_command"] == bench.resume(answer["session_id"])
     assert answer["reply"].endswith("What is 2 + 2?")
     assert answer["usage"] == {"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5}
     first, blank, rest = text_of(result).split("\n", 2)
@@ -365,15 +365,15 @@ def test_cwd_of_a_session_is_known_after_a_restart(bench: Any, version: str) -> 
     assert directory_of(bench) == mine  # where it was started, not where it was last
 
 
-def test_cwd_falls_back_to_the_configured_one_when_the_session_file_cannot_be_read(
+def test_the_index_knows_the_directory_when_the_session_file_cannot_be_read(
     bench: Any,
 ) -> None:
-    server = start(bench)
-    session = session_of(server.chat("one", cwd=folder(bench, "mine")))
+    server, mine = start(bench), folder(bench, "mine")
+    session = session_of(server.chat("one", cwd=mine))
     server.close()
     spoil_session_files(bench)
     start(bench).chat(steps("session", "started", "say ok", "completed"), session_id=session)
-    assert directory_of(bench) == bench.work
+    assert directory_of(bench) == mine
 
 
 def test_a_call_that_waits_for_the_opening_one_works_in_its_directory(bench: Any) -> None:

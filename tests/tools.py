@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Dict, List, NamedTuple, Set
 
 CHAT, PLAN, FINAL = "codex_chat", "codex_guard_plan", "codex_guard_final"
+SESSIONS, STOP = "codex_sessions", "codex_stop"
 
 #: The optional arguments of every tool that runs a turn.
 COMMON = {"session_id", "cwd", "model", "reasoning_effort", "timeout_ms", "fork"}
+COMMON |= {"background"}
 
 
 class Tool(NamedTuple):
@@ -31,6 +33,8 @@ TOOLS: Dict[str, Tool] = {
         COMMON | {"test_results", "open_questions", "base"},
         "review",
     ),
+    SESSIONS: Tool({}, {"session_id", "cwd", "all", "limit", "wait_ms"}),
+    STOP: Tool({"session_id": "0199a213-81c0-7800-8aa1-bbab2a035a53"}, set()),
 }
 #: The tools that run a turn, and those of them that review and never write.
 TURNS: List[str] = [name for name, tool in TOOLS.items() if tool.text]

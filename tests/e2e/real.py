@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -123,6 +124,10 @@ class Real:
         """The environment of a Codex that is started by hand."""
         kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         return dict(kept, CODEX_HOME=self.home, HOME=self.person)
+
+    def resume(self, session: str) -> str:
+        """The command with which a person opens a session of this Codex home."""
+        return f"CODEX_HOME={shlex.quote(self.home)} codex resume {session}"
 
     def last_request(self) -> Dict[str, Any]:
         """The newest request of a turn; 0.169.0 also asks the model for titles, without tools."""

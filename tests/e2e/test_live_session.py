@@ -119,7 +119,7 @@ def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, e
     wait(sleeping, "command")
     if end == "timeout":
         text = text_of(shared.client.result(id))
-        assert "within 20 s" in text and "codex resume " + shared.session in text
+        assert "within 20 s" in text and shared.real.resume(shared.session) in text
     elif end == "cancel":
         shared.client.notify("notifications/cancelled", {"requestId": id})
     else:

@@ -198,7 +198,7 @@ def test_a_holder_that_goes_away_leaves_a_failure_or_an_answer(held: Held) -> No
     held.holder.kill()
     text = text_of(held.client.result(id, 40))
     assert "may still be working" in text or "interrupted" in text, text
-    assert "codex resume " + held.session in text and "socket" not in text
+    assert held.real.resume(held.session) in text and "socket" not in text
     assert not ran_there(held.chat("Go on.\nMODEL:SAY Gone on."), held.session)
 
 

@@ -364,10 +364,8 @@ def test_claude_code_opens_a_session_and_continues_it(setup: Setup) -> None:
     first, second = [json.loads(result) for result in model.results]
     assert (first["reply"], first["session_id"]) == ("A fine name.", second["session_id"])
     assert 'message 2 of the conversation; before it I said ["A fine name."]' in second["reply"]
-    assert (
-        second["resume_command"] == "codex resume " + first["session_id"]
-        and first["session_id"] in out
-    )
+    assert second["resume_command"] == setup.real.resume(first["session_id"])
+    assert first["session_id"] in out
     assert "Pomponius" in setup.real.heard() and "claude-code" in setup.real.heard().lower()
 
 

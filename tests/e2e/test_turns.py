@@ -16,7 +16,7 @@ def test_a_chat_is_answered_with_its_session_and_the_model_gets_the_prompt(real:
     result = real.start().chat("Name a colour.\nMODEL:SAY Blue.")
     session = session_of(result)
     assert result["structuredContent"]["reply"] == "Blue."
-    assert result["structuredContent"]["resume_command"] == "codex resume " + session
+    assert result["structuredContent"]["resume_command"] == real.resume(session)
     assert "Name a colour." in real.heard()
     assert [session in path for path in real.rollouts()] == [True]
 
@@ -112,7 +112,7 @@ def test_a_failing_model_is_told_in_words_and_the_session_lives(
     session = session_of(client.chat("Begin."))
     result = client.chat(f"MODEL:FAIL {status}", session_id=session)
     text = text_of(result)
-    assert result["isError"] and words in text and "codex resume " + session in text, text
+    assert result["isError"] and words in text and real.resume(session) in text, text
     assert '{"' not in text and "backtrace" not in text.lower(), text
     assert session_of(client.chat("Go on.", session_id=session)) == session
 
