@@ -2908,12 +2908,12 @@ class ToolRunner:
 					text, known = turn.fold(event), turn.session
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
-						if not expected:
-							opened = {"message": call.prompt[:999], "cwd": options.cwd}
-							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						command = resume_command(self._home, known)
 						progress.say(f"Codex is working ({command})", at_once=True)
 					if event["type"] == "turn.started" and known:
+						if not expected:
+							opened = {"message": call.prompt[:999], "cwd": options.cwd}
+							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						call.on_begun()
 					if text:
 						progress.say(text)

@@ -512,6 +512,12 @@ def test_a_call_that_never_began_hides_no_answer(bench: Bench) -> None:
     assert look(server, session) == before and before["reply"]
 
 
+def test_a_session_of_which_codex_keeps_nothing_is_not_listed(bench: Bench) -> None:
+    server = bench.start()
+    bad(server.chat("x" * (1 << 20)), "maximum length")
+    assert listed(server) == []
+
+
 def test_a_turn_that_is_not_over_elsewhere_has_neither_answer_nor_error(bench: Bench) -> None:
     server, session = bench.start(), person(bench)
     with Holder(bench.home, session) as holder:
