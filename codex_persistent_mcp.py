@@ -646,12 +646,12 @@ def lock_byte(fd: int, byte: int, take: bool) -> bool:
 		return False
 
 
-def is_held(path: str) -> bool | None:
-	"""Whether a process has a lock on a file; None where that is not known."""
+def is_held(home: str, session: str) -> bool | None:
+	"""Whether a Codex holds the lock of a session's writer; None where that is not known."""
 	if WINDOWS:
 		return None
 	try:
-		with open(path, "rb") as file:
+		with open(join(home, "thread-writer-locks", session + ".lock"), "rb") as file:
 			fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 		return False
 	except BlockingIOError:
@@ -697,8 +697,7 @@ def inside(marker: str) -> bool:
 			with open(f"/proc/{leader}/environ", "rb") as file:
 				return bool(re.search(b"(^|\0)" + mark, file.read()))
 		command = ["ps", "-wwE", "-o", "command=", "-p", leader]
-		null = subprocess.DEVNULL
-		ps = subprocess.run(command, stdin=null, capture_output=True, timeout=5)
+		ps = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5)
 		return bool(re.search(b" " + mark, ps.stdout))
 	except (OSError, subprocess.SubprocessError):
 		return False
@@ -1168,8 +1167,7 @@ def find_codex(name: str) -> str:
 	folders = [""] if dirname(name) else filter(isabs, os.get_exec_path())
 	for folder in folders:
 		for ending in endings:
-			path = abspath(join(folder, name + ending))
-			if isfile(path) and os.access(path, os.X_OK):
+			if isfile(path := abspath(join(folder, name + ending))) and os.access(path, os.X_OK):
 				return path
 	state = "is not on this server's PATH"
 	if dirname(name):
@@ -1300,8 +1298,7 @@ class CodexRun(Run):
 					if not self._unsent:
 						selector.unregister(pipe)
 					continue
-				chunk = pipe.read(1 << 16)
-				if not chunk:
+				if not (chunk := pipe.read(1 << 16)):
 					selector.unregister(pipe)
 					reading.remove(pipe)
 				if pipe is not output:
@@ -1332,11 +1329,9 @@ class CodexRun(Run):
 		if b"\n" in chunk:
 			*lines, self._line = self._line.split(b"\n")
 			for line in lines:
-				event = (
-					self.decode(line)
-					if not self._cut
-					else {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
-				)
+				event = self.decode(line)
+				if self._cut:
+					event = {"type": TOO_LONG, "head": line[:1000].decode("utf-8", "replace")}
 				if event is not None:
 					yield event
 				self._cut = False
@@ -1610,8 +1605,7 @@ class WebSocket:
 		while len(data) < count:
 			self._socket.settimeout(TICK)
 			try:
-				part = self._socket.recv(min(count - len(data), 1 << 16))
-				if not part:
+				if not (part := self._socket.recv(min(count - len(data), 1 << 16))):
 					raise AppError("it closed the connection")
 				data += part
 			except socket.timeout:
@@ -1675,6 +1669,8 @@ class AppServer:
 			if clock() > end:
 				raise AppError(f"it did not answer {method}")
 			answer = yield from self.receive()
+			if answer.get("type") == TOO_LONG and params.pop("itemsView", None):
+				return (yield from self.ask(method, **params))  # without the output of commands
 		if "error" in answer:
 			raise Refused(f"{method}: {one_line(text_in(answer, 'error', 'message'), 200)}")
 		if not isinstance(answer.get("result"), dict):
@@ -1683,8 +1679,7 @@ class AppServer:
 
 	def greet(self) -> Events:
 		client = {"name": NAME, "title": NAME, "version": VERSION}
-		experimental = {"experimentalApi": True}
-		yield from self.ask("initialize", clientInfo=client, capabilities=experimental)
+		yield from self.ask("initialize", clientInfo=client, capabilities={"experimentalApi": True})
 		self.transport.send(b'{"method": "initialized"}')
 
 
@@ -1928,7 +1923,6 @@ class QueueRun(LiveRun):
 		"""`certain` if the holder has had time to show that it stays."""
 		super().__init__(home, options, prompt)
 		self.transport, self._certain = pipes, certain
-		self._lock = join(home, "thread-writer-locks", self._session + ".lock")
 		self._due = 0.0  # when to withdraw the message
 		self._told = self._gone = 0  # items of our turn; looks at which nobody had the session open
 
@@ -1945,7 +1939,7 @@ class QueueRun(LiveRun):
 		while clock() < end:
 			yield from self.receive()
 		yield from self._look()
-		self._gone = self._gone + 1 if is_held(self._lock) is False else 0
+		self._gone = self._gone + 1 if is_held(self._home, self._session) is False else 0
 		if self._sent is Sent.TAKEN:
 			if self._gone > 2:
 				raise AppError("whoever had the session open is gone")
@@ -1981,7 +1975,7 @@ class QueueRun(LiveRun):
 					yield say("Codex is working on it where the session is open")
 					return (yield from self._look())
 			if self._sent is Sent.TAKEN and turn_id == self._turn_id:
-				for item in items[self._told :]:
+				for item in items[self._told * (turn.get("itemsView") == "full") :]:
 					yield from self._of_our_turn("item/completed", {"item": item})
 				self._told = len(items)
 				if turn.get("completedAt"):
@@ -2549,7 +2543,7 @@ def keep(kept: Dict[str, Any], session: str, value: Any) -> None:
 	kept.pop(session, None)
 	kept[session] = value
 	for old in list(kept)[:-MAX_RECALLED]:
-		del kept[old]
+		kept.pop(old, None)
 
 
 def given(values: Json) -> Json:
@@ -2579,7 +2573,7 @@ def signed(message: str) -> tuple[str, str, tuple[str, ...]]:
 	line = re.match(r"AI agent (.*) MCP .*/(\w+):\n", message)
 	if not line:
 		return "", message, ()
-	verdicts = (tool.verdicts for tool in TOOLS if tool.name.endswith(line[2]))
+	verdicts = (one.verdicts for one in TOOLS if one.name.endswith(line[2]))
 	return line[1], message[line.end() :], next(verdicts, ())
 
 
@@ -2696,22 +2690,18 @@ class ToolRunner:
 			call.error = call.error and call.error + last_words(call.turn.reply)
 			self.abandon(call)
 		known = call.turn.session or call.session
-		home = self._home
-		return failure(call.error, None if lost else known, home), ending, known
+		return failure(call.error, None if lost else known, self._home), ending, known
 
 	def begun(self, call: Call) -> Json:
-		return success(
-			self._head(
-				call.turn.session or "",
-				forked_from=call.forked_from,
-				state="running",
-				next=WAIT_FOR_IT,
-			)
-		)
+		head = self._head(call.turn.session or "", forked_from=call.forked_from)
+		return success({**head, "state": "running", "next": WAIT_FOR_IT})
 
 	def _head(self, session: str, **more: Any) -> Json:
-		command = resume_command(self._home, session)
-		return {"session_id": session, "resume_command": command, **more}
+		return {
+			"session_id": session,
+			"resume_command": resume_command(self._home, session),
+			**more,
+		}
 
 	def abandon(self, call: Call) -> None:
 		call.place.leave()
@@ -2721,8 +2711,7 @@ class ToolRunner:
 			if call.turn.state is not State.WAITING:
 				reply = "" if call.error else call.turn.reply or ""
 				keep(self._last, session, (now, (call.prompt[:2200], reply, call.error)))
-			if session in self._opened:
-				self._opened[session]["updated_at"] = utc(now)
+			self._opened.get(session, {})["updated_at"] = utc(now)
 			for other in self._calls:
 				if not other.tool.output:
 					other.control.wake()
@@ -2776,8 +2765,8 @@ class ToolRunner:
 
 	def _entry(self, session: str, message: str = "", name: str = "", **more: Any) -> Json:
 		agent, request, _ = signed(message)
-		lock = join(self._home, "thread-writer-locks", session + ".lock")
-		state = "running" if self._in(session) else "open_elsewhere" if is_held(lock) else "idle"
+		state = "open_elsewhere" if is_held(self._home, session) else "idle"
+		state = "running" if self._in(session) else state
 		title = one_line(name or request, 120)
 		return given(self._head(session, state=state, title=title, agent=agent, **more))
 
@@ -2815,10 +2804,9 @@ class ToolRunner:
 						found[thread["id"]] = self._indexed(thread)
 		except Failure as error:
 			warnings.append(f"Only sessions that this server has opened are listed. {error}")
-		entries = list(found.values())
-		entries.sort(key=lambda entry: text_in(entry, "updated_at"), reverse=True)
+		entries = sorted(found.values(), key=lambda one: text_in(one, "updated_at"), reverse=True)
 		del entries[limit:]
-		lines = [f"{entry.get('title', '')}\n  {line_of(entry)}" for entry in entries]
+		lines = [f"{one.get('title', '')}\n  {line_of(one)}" for one in entries]
 		return success(
 			{},
 			f"Sessions of {cwd or 'all directories'}: {len(entries) or 'none'}",
@@ -2830,10 +2818,7 @@ class ToolRunner:
 	def _look(self, call: Call) -> Json:
 		session, control = call.session or "", call.control
 		end = clock() + call.arguments.get("wait_ms", 0) / 1000
-		while True:
-			active = self._in(session)
-			if not active or clock() >= end:
-				break
+		while (active := self._in(session)) and clock() < end:
 			doing = active[0].control.progress.latest
 			control.progress.say(f"Waiting for session {session}: {doing}")
 			control.pause(min(GAP, end - clock()))
@@ -2850,14 +2835,15 @@ class ToolRunner:
 					raise
 				warnings.append(f"What others did there is not known. {failed}")
 		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
-		started, active = turn.get("startedAt"), self._in(session)
+		active = self._in(session)
+		started, completed = (
+			one if type(one) is int else 0 for one in map(turn.get, ("startedAt", "completedAt"))
+		)
 		entry["state"] = "running" if active else entry["state"].replace("running", "idle")
 		ended, mine = self._last.get(session, (0.0, ("", "", "")))
 		if active:
 			message, reply, error = active[0].prompt, "", ""
-		elif ended and (
-			message[:2200] in ("", mine[0]) or type(started) is not int or started < int(ended)
-		):
+		elif ended > completed and started < int(ended) + (message[:2200] in ("", mine[0])):
 			message, reply, error = mine
 		_, asked, verdicts = signed(message)
 		last = {"asked": asked[:2000], "reply": reply, "error": error}
@@ -2922,12 +2908,12 @@ class ToolRunner:
 					text, known = turn.fold(event), turn.session
 					if event["type"] == "thread.started" and known:
 						call.place.take(known, run.process)
-						if not expected:
-							opened = {"message": call.prompt[:999], "cwd": options.cwd}
-							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						command = resume_command(self._home, known)
 						progress.say(f"Codex is working ({command})", at_once=True)
 					if event["type"] == "turn.started" and known:
+						if not expected:
+							opened = {"message": call.prompt[:999], "cwd": options.cwd}
+							keep(self._opened, known, dict(opened, updated_at=utc(time.time())))
 						call.on_begun()
 					if text:
 						progress.say(text)
@@ -2954,8 +2940,7 @@ class ToolRunner:
 
 	def _directory(self, call: Call, session: str) -> str:
 		"""Where a session was started; "" if nobody knows, or need know."""
-		home = self._home
-		own = text_in(self._opened, session, "cwd") or session_directory(home, session)
+		own = text_in(self._opened, session, "cwd") or session_directory(self._home, session)
 		if own or call.arguments.get("cwd") and not self._settings.roots:
 			return own
 		try:
@@ -3037,8 +3022,7 @@ class Server:
 			if message and message.id is None:
 				cancelled = message.params.get("requestId")
 				if message.method == "notifications/cancelled" and is_id(cancelled):
-					call = self._in_flight.get(cancelled)
-					if call and self._take(cancelled, call):
+					if (call := self._in_flight.get(cancelled)) and self._take(cancelled, call):
 						call.control.stop(Reason.CANCELLED)
 			elif message and taken:
 				raise invalid_request("a request with this id is still in flight")
@@ -3101,20 +3085,20 @@ class Server:
 
 	def _call_tool(self, message: Message, token: Any, client: str, answer: Answer) -> None:
 		name, told = message.params.get("name"), 0
-		tool = next((tool for tool in TOOLS if tool.name == name), None)
+		tool = next((one for one in TOOLS if one.name == name), None)
 		if tool is None:
-			known = ", ".join(tool.name for tool in TOOLS)
+			known = ", ".join(one.name for one in TOOLS)
 			raise RpcError(INVALID_PARAMS, f"Unknown tool: {quoted(name)}; there are {known}")
 		arguments = object_param(message.params, "arguments")
 
 		def tell(text: str) -> None:
 			nonlocal told
 			told += 1
-			what = {"progressToken": token, "progress": told, "message": text}
+			sent = {"progressToken": token, "progress": told, "message": text}
+			what = {"jsonrpc": "2.0", "method": "notifications/progress", "params": sent}
 			with self._lock:
 				if self._in_flight.get(message.id) is call:
-					notification = {"method": "notifications/progress", "params": what}
-					self._send({"jsonrpc": "2.0", **notification})
+					self._send(what)
 
 		try:
 			call = self._runner.accept(tool, arguments, client, tell if is_id(token) else None)
@@ -3154,8 +3138,7 @@ class Server:
 
 	def _take(self, request_id: Any, call: Call) -> bool:
 		with self._lock:
-			mine = self._in_flight.get(request_id) is call
-			if mine:
+			if mine := self._in_flight.get(request_id) is call:
 				del self._in_flight[request_id]
 			return mine
 

@@ -14,6 +14,7 @@ FAKE_INDEX, and by the file $FAKE_CODEX_DIR/index-do, which is read again at eac
     missing           objects without their members   types    members of wrong types   junk   both
     wrong-id          another request's id            string-id    its id as text
     other-thread      the answer is about another session
+    verbose [MEGABYTES]   padding only where all items of turns are asked for
     error, error-odd, error-null, both    errors, odd ones; a result and an error
     unknown           the version does not know the method
     twice             the answer twice                asks       first a request, of the same id
@@ -233,6 +234,10 @@ def spoiled(what: str, argument: str, answer: Json, method: str) -> Optional[Jso
     elif what == "gate":
         gate(argument)
     elif what == "huge":
+        answer["padding"] = "x" * (int(argument or 64) << 20)
+    elif what == "verbose" and any(
+        turn.get("itemsView") == "full" for turn in (result or {}).get("data", [])
+    ):
         answer["padding"] = "x" * (int(argument or 64) << 20)
     elif what in ("list", "null", "text", "number", "empty"):
         odd = {"list": [7], "null": None, "text": "text", "number": 7, "empty": {}}

@@ -512,6 +512,12 @@ def test_a_call_that_never_began_hides_no_answer(bench: Bench) -> None:
     assert look(server, session) == before and before["reply"]
 
 
+def test_a_session_of_which_codex_keeps_nothing_is_not_listed(bench: Bench) -> None:
+    server = bench.start()
+    bad(server.chat("x" * (1 << 20)), "maximum length")
+    assert listed(server) == []
+
+
 def test_a_turn_that_is_not_over_elsewhere_has_neither_answer_nor_error(bench: Bench) -> None:
     server, session = bench.start(), person(bench)
     with Holder(bench.home, session) as holder:
@@ -545,6 +551,34 @@ def test_an_answer_to_the_person_afterwards_is_the_last_one(bench: Bench) -> Non
     assert "verdict" not in found and "error" not in found
 
 
+def test_the_same_words_again_are_another_message(bench: Bench) -> None:
+    one, other = bench.start(), bench.start()
+    call = running(bench, one, "busy")
+    session = known(bench, one, "busy")
+    one.notify("notifications/cancelled", {"requestId": call})
+    assert look(one, session, wait_ms=60000)["error"]
+    bench.open("busy")
+    time.sleep(1.0)  # Codex's index knows the time of a turn in seconds
+    assert session_of(other.chat(gated("busy"), session_id=session)) == session
+    found = look(one, session)
+    assert found["reply"] == "done" and "error" not in found
+
+
+def test_an_answer_elsewhere_after_the_call_had_given_up_is_found(bench: Bench) -> None:
+    server, session = bench.start(), person(bench)
+    with Holder(bench.home, session) as holder:
+        prompt = "please\nFAKE:gate busy\nFAKE:say From elsewhere."
+        arguments = {"session_id": session, "background": True, "timeout_ms": 9000}
+        good(server, CHAT, server.chat(prompt, **arguments))
+        found = look(server, session, wait_ms=60000)
+        assert "still be working" in found["error"] and "reply" not in found
+        time.sleep(1.0)
+        holder.open("busy")
+        bench.wait(lambda: look(server, session).get("reply") == "From elsewhere.", "answer")
+        assert "error" not in look(server, session)
+    nothing_left(bench, server)
+
+
 def test_what_is_remembered_is_told_though_the_index_does_not_answer(bench: Bench) -> None:
     server = bench.start()
     session = session_of(server.chat("first"))
@@ -553,6 +587,14 @@ def test_what_is_remembered_is_told_though_the_index_does_not_answer(bench: Benc
     found = good(server, SESSIONS, result)
     assert found["reply"].endswith("first") and found["asked"] == "first"
     assert "out of order" in warned(result)
+
+
+def test_an_answer_after_more_output_than_is_read_is_found(bench: Bench) -> None:
+    server, session = bench.start(), person(bench)
+    bench.trouble("thread/turns/list verbose 40")
+    result = server.call(SESSIONS, {"session_id": session})
+    found = good(server, SESSIONS, result)
+    assert (found["asked"], found["reply"]) == ("hello", "hi") and not warned(result)
 
 
 def test_an_unknown_session_is_said_to_be_unknown(bench: Bench) -> None:

@@ -188,6 +188,18 @@ def test_progress_says_that_it_is_queued_and_then_worked_on(bench: Any, opened: 
     assert numbers == sorted(set(numbers))
 
 
+def test_a_turn_with_more_output_than_is_read_is_answered(bench: Any, opened: Any) -> None:
+    there = opened()
+    prompt = "FAKE:say One.\nFAKE:say Two.\nFAKE:gate rest\nFAKE:say The answer."
+    id = there.call(prompt, token="p")
+    there.client.wait_for(
+        lambda: any("Two." in one["message"] for one in there.client.progress("p")), "progress"
+    )
+    bench.trouble("thread/turns/list verbose 40")
+    there.holder.open("rest")
+    there.answers(there.client.result(id), "The answer.")
+
+
 def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(bench: Any, opened: Any) -> None:
     there = opened()
     there.holder.person("The person is first.\nFAKE:gate person\nFAKE:say Yours.")
