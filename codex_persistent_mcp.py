@@ -2335,7 +2335,7 @@ codex_guard_final with the same session_id. Fix what blocks. For anything else, 
 Pass session_id to the next call on the same matter. Show the user the resume_command; you can \
 continue the session afterwards.
 Lost a session_id, or an answer? Call codex_sessions.
-Long work, or a client with a short limit for calls? Pass background: true."""
+Long work, or a client with a short limit for calls? Pass background: true; it ends when you do."""
 
 #: Arguments of all turns: name, pattern (not published, as "" leaves them out), description.
 COMMON_ARGUMENTS = (

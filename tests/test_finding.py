@@ -148,7 +148,7 @@ def test_a_client_is_told_which_of_the_two_changes_nothing(bench: Bench) -> None
 
 def test_the_instructions_tell_where_a_lost_session_is_found(bench: Bench) -> None:
     told = bench.start(handshake=False).initialize()["instructions"]
-    assert SESSIONS in told and "background" in told
+    assert SESSIONS in told and "background: true; it ends when you do" in told
 
 
 BAD: List[Any] = [
