@@ -974,10 +974,7 @@ State = enum.Enum("State", "WAITING RUNNING COMPLETED FAILED")
 
 class Turn:
 	def __init__(
-		self,
-		expected: str | None = None,
-		limit: str | None = None,
-		verdicts: tuple[str, ...] = (),
+		self, expected: str | None = None, limit: str | None = None, verdicts: tuple[str, ...] = ()
 	) -> None:
 		"""`expected` is the session to continue; `limit` the sandbox."""
 		self.expected, self.limit, self.verdicts = expected, limit, verdicts
@@ -1515,6 +1512,11 @@ class Refused(AppError):
 	"""Its error answer to a request, which had no effect."""
 
 
+def unfinished(turn: Json) -> bool:
+	"""Whether a turn of the index still runs, or broke off."""
+	return turn.get("status") == "interrupted" and not turn.get("completedAt")
+
+
 def decode_message(line: Any) -> Json | None:
 	try:
 		message = load_clean(line.decode("utf-8", "replace"))
@@ -1964,7 +1966,7 @@ class QueueRun(LiveRun):
 		answer = yield from self._ask("thread/turns/list", limit=3, **more)
 		turns = objects_in(answer, "data")
 		last = turns[0] if turns else {}
-		self._active = last.get("status") == "interrupted" and not last.get("completedAt")
+		self._active = unfinished(last)
 		for turn in turns:
 			turn_id, items = text_in(turn, "id"), objects_in(turn, "items")
 			for item in items:
@@ -2005,11 +2007,8 @@ class Codex:
 			self._versions[key] = known if any(known) else (1 << 30,)
 		return self._versions[key]
 
-	def _watch(self) -> Watch | None:
-		return None if self._pipe is None else (self._pipe, self._locks_fd())
-
 	def ask(self, control: Control, *questions: tuple[str, Json]) -> list[Json]:
-		"""Answers from Codex's index of its sessions. Raises OSError, Failure and Stopped."""
+		"""Answers from Codex's index. Raises OSError, Failure and Stopped."""
 		codex, server = find_codex(self._settings.codex), AppServer()
 		if self.version(codex) < (0, 125):
 			raise Failure("That needs Codex 0.125 or newer.")
@@ -2039,7 +2038,7 @@ class Codex:
 		"""
 		settings, cwd, home = self._settings, options.cwd, self._settings.home
 		codex = find_codex(settings.codex)
-		watch = self._watch()
+		watch = (self._pipe, self._locks_fd()) if self._pipe else None
 		version = self.version(codex) if options.sandbox or options.fork else ()
 		if options.fork and version < (0, 148):
 			raise Failure(f"fork needs Codex 0.148 or newer. {USER}{UPDATE}.")
@@ -2583,6 +2582,17 @@ def utc(seconds: Any) -> str:
 	return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if good else ""
 
 
+def indexed(thread: Json) -> Json:
+	"""A session of Codex's index, for an entry."""
+	return dict(
+		message=text_in(thread, "preview"),
+		name=text_in(thread, "name"),
+		cwd=text_in(thread, "cwd"),
+		updated_at=utc(thread.get("updatedAt")),
+		archived=f"{os.sep}archived_sessions{os.sep}" in text_in(thread, "path") or None,
+	)
+
+
 def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
 	"""The last message of a turn in Codex's index, the answer, and why there is none."""
 	folded, message = Turn(), ""
@@ -2594,7 +2604,7 @@ def last_of(turn: Json, elsewhere: bool) -> tuple[str, str, str]:
 			folded.fold({"type": "item.completed", "item": dict(item, type="agent_message")})
 	folded.verdicts = signed(message)[2]
 	reply, status = folded.reply or "", text_in(turn, "status")
-	if not turn or elsewhere and status == "interrupted" and not turn.get("completedAt"):
+	if not turn or elsewhere and unfinished(turn):
 		return message, "", ""
 	if reply and status == "completed":
 		return message, reply, ""
@@ -2752,7 +2762,7 @@ class ToolRunner:
 			self._asking.leave("", control)
 
 	def _read(self, control: Control, session: str) -> tuple[Json, Json]:
-		"""A session and its last turn, by Codex's index. Raises Failure and Stopped."""
+		"""A session and its last turn. Raises Failure and Stopped."""
 		read, turns = self._ask(
 			control,
 			("thread/read", {"threadId": session, "includeTurns": False}),
@@ -2770,16 +2780,6 @@ class ToolRunner:
 		title = one_line(name or request, 120)
 		return given(self._head(session, state=state, title=title, agent=agent, **more))
 
-	def _indexed(self, thread: Json) -> Json:
-		return self._entry(
-			text_in(thread, "id"),
-			text_in(thread, "preview"),
-			text_in(thread, "name"),
-			cwd=text_in(thread, "cwd"),
-			updated_at=utc(thread.get("updatedAt")),
-			archived=f"{os.sep}archived_sessions{os.sep}" in text_in(thread, "path") or None,
-		)
-
 	def _list(self, call: Call) -> Json:
 		wanted, warnings, limit = call.arguments, [], call.arguments.get("limit", 10)
 		cwd = "" if wanted.get("all") else wanted.get("cwd", self._settings.cwd)
@@ -2793,7 +2793,7 @@ class ToolRunner:
 		}
 		both = [("thread/list", dict(question, archived=archived)) for archived in (False, True)]
 		found = {
-			session: self._entry(session, **opened)
+			session: opened
 			for session, opened in reversed(list(self._opened.items()))
 			if not cwd or realpath(cwd) == realpath(opened["cwd"])
 		}
@@ -2801,11 +2801,11 @@ class ToolRunner:
 			for answer in self._ask(call.control, *both):
 				for thread in objects_in(answer, "data"):
 					if re.fullmatch(UUID, text_in(thread, "id")):
-						found[thread["id"]] = self._indexed(thread)
+						found[thread["id"]] = indexed(thread)
 		except Failure as error:
 			warnings.append(f"Only sessions that this server has opened are listed. {error}")
-		entries = sorted(found.values(), key=lambda one: text_in(one, "updated_at"), reverse=True)
-		del entries[limit:]
+		newest = sorted(found, key=lambda one: text_in(found[one], "updated_at"), reverse=True)
+		entries = [self._entry(one, **found[one]) for one in newest[:limit]]
 		lines = [f"{one.get('title', '')}\n  {line_of(one)}" for one in entries]
 		return success(
 			{},
@@ -2824,16 +2824,16 @@ class ToolRunner:
 			control.pause(min(GAP, end - clock()))
 		warnings: list[str] = []
 		turn: Json = {}
-		opened = self._opened.get(session, {})
-		entry = self._entry(session, **opened)
-		if not active or not opened:
+		known = self._opened.get(session, {})
+		if not active or not known:
 			try:
 				thread, turn = self._read(control, session)
-				entry = self._indexed(thread)
+				known = indexed(thread)
 			except Failure as failed:
 				if session not in self._last and not active:
 					raise
 				warnings.append(f"What others did there is not known. {failed}")
+		entry = self._entry(session, **known)
 		message, reply, error = last_of(turn, entry["state"] == "open_elsewhere")
 		active = self._in(session)
 		started, completed = (

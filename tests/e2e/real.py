@@ -237,6 +237,13 @@ class Terminal:
         """Types keys by tmux's names."""
         self._tmux("send-keys", *keys)
 
+    def say(self, text: str) -> None:
+        """Types a message; the Enter by itself, since Codex takes what comes at once as pasted."""
+        self.type("-l", text)
+        self.wait_for(text)
+        time.sleep(0.5)
+        self.type("Enter")
+
     def wait_for(self, text: str, bound: float = BOUND) -> str:
         """Waits until the window shows `text`, however it is wrapped, and returns the picture."""
 

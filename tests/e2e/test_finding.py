@@ -195,10 +195,7 @@ def test_a_session_of_the_persons_is_found_while_the_window_is_open(newest: Real
     with Terminal(newest, []) as window:
         window.wait_for("mock-model")
         text = "The person asks. MODEL:SAY The person is told."
-        window.type("-l", text)
-        window.wait_for(text)
-        time.sleep(0.5)
-        window.type("Enter")
+        window.say(text)
         wait(lambda: window.screen().count("The person is told.") > 1, window.screen)
         (entry,) = listed(client)
         assert entry["title"] == text and "agent" not in entry
@@ -217,10 +214,7 @@ def test_a_session_of_the_persons_is_found_while_the_window_is_open(newest: Real
         window.wait_for("You too.")
         time.sleep(1.1)  # the index tells whole seconds
         text = "Once more. MODEL:SAY Once more to the person."
-        window.type("-l", text)
-        window.wait_for(text)
-        time.sleep(0.5)
-        window.type("Enter")
+        window.say(text)
         wait(lambda: window.screen().count("Once more to the person.") > 1, window.screen)
         told = look(client, entry["session_id"])
         assert [told["asked"], told["reply"]] == [text, "Once more to the person."]

@@ -31,13 +31,6 @@ class Shared:
         arguments.update(prompt=prompt, session_id=self.session)
         return self.client.call(CHAT, arguments, token="chat")
 
-    def person(self, text: str) -> None:
-        """Types a message; the Enter by itself, since Codex takes what comes at once as pasted."""
-        self.window.type("-l", text)
-        self.window.wait_for(text)
-        time.sleep(0.5)
-        self.window.type("Enter")
-
     def ran_live(self, result: Any) -> bool:
         assert session_of(result) == self.session
         return any(
@@ -75,7 +68,7 @@ def test_an_agent_and_a_person_talk_in_one_session_and_the_agent_goes_on_when_th
     assert "AI agent test-client MCP" in shared.window.screen()
     assert "Pomponius" in shared.real.heard()
 
-    shared.person("The person adds: MODEL:SAY The lighthouse is red.")
+    shared.window.say("The person adds: MODEL:SAY The lighthouse is red.")
     wait(lambda: "lighthouse" in shared.real.heard(), "the person's message at the model")
     wait(
         lambda: shared.window.screen().count("The lighthouse is red.") > 1,
@@ -133,7 +126,7 @@ def test_a_turn_in_an_open_session_is_stopped_with_its_command(shared: Shared, e
 
 
 def test_a_turn_of_the_persons_is_waited_for_and_not_disturbed(shared: Shared) -> None:
-    shared.person("The person is first. MODEL:WAIT 8")
+    shared.window.say("The person is first. MODEL:WAIT 8")
     wait(lambda: "The person is first" in shared.real.heard(), "the person's message at the model")
     id = shared.client.start_call(
         CHAT, {"prompt": "MODEL:SAY The agent is second.", "session_id": shared.session}, token="p"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import time
 from typing import Any, Dict, FrozenSet, List, NamedTuple
 
 import pytest
@@ -348,10 +347,7 @@ class Window:
         """Whether Codex writes for the person, who types; outside of the workspace."""
         path = os.path.join(self.ground.out, "by-person")
         text = f"I say: MODEL:RUN touch {path}"
-        self._terminal.type("-l", text)
-        self._terminal.wait_for(text)
-        time.sleep(0.5)
-        self._terminal.type("Enter")
+        self._terminal.say(text)
         self._terminal.wait_for("You wrote: I say")
         self.ground.configured = self.ground.config()  # the window keeps settings of its own there
         return os.path.exists(path)
